@@ -1,0 +1,1 @@
+"""Activation ranges, Q/DQ placement and reduced precision. Knows no TensorRT object."""
