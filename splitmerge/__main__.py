@@ -1,0 +1,7 @@
+"""`python -m splitmerge`."""
+
+import sys
+
+from splitmerge.cli import main
+
+sys.exit(main())

@@ -1,0 +1,124 @@
+"""What a network does at the five places where a ResNet halves its resolution.
+
+The weights are the same in all three forms, so one network can be read as any of them:
+
+    Strided      stride-2 convolutions and max pooling: the original ResNet, and the FCN baselines
+    SplitMerge   every pixel kept (split) or one pixel per window kept (shrink), level by level
+    Dilated      stride 1 and growing dilation: the independent form that split-merge must equal (FastFCN, Eq. 2)
+
+A level counts the reductions passed so far: 0 at the image, 5 at the classifier of a ResNet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.layers import Offset, conv_shrink, draw_offset, merge_pool, shrink_pool, split_pool
+
+__all__ = ["LEVELS", "Dilated", "Reduction", "SplitMerge", "Strided"]
+
+LEVELS = 5
+STRIDE = 2**LEVELS
+
+
+class Reduction(Protocol):
+    """How resolution is reduced, and how convolutions act after that. All tensors are `[N,C,H,W]`."""
+
+    def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
+        """Apply a convolution that keeps the resolution, at `level`."""
+
+    def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
+        """Apply convolution and batch norm, going from `level - 1` to `level`."""
+
+    def pool(self, x: Tensor, level: int) -> Tensor:
+        """Reduce without a convolution, going from `level - 1` to `level`."""
+
+
+class Strided:
+    """The original: stride-2 convolutions, and max pooling 3x3 with stride 2."""
+
+    def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
+        return _stride_one(conv, x)
+
+    def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
+        out: Tensor = norm(F.conv2d(x, conv.weight, conv.bias, 2, conv.padding))
+        return out
+
+    def pool(self, x: Tensor, level: int) -> Tensor:
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+@dataclass(frozen=True)
+class SplitMerge:
+    """Split pooling, or shrink pooling at the levels that have an offset (SMP paper, Fig. 3).
+
+    `offsets[i]` belongs to level i + 1: None splits it, a (row, column) shrinks it to that pixel. Shrinking the first
+    levels and splitting the rest computes a regular grid of pixels of the frame. Shrinking comes before the batch norm,
+    which in training therefore sees the sampled pixels alone, as the strided network's does; in evaluation a batch norm
+    is the same affine map for every pixel and the order makes no difference.
+    """
+
+    offsets: Sequence[Offset | None] = (None,) * LEVELS
+
+    @classmethod
+    def sampled(cls, generator: torch.Generator | None) -> "SplitMerge":
+        """Shrink at every level, at offsets drawn anew (the training form)."""
+        return cls(tuple(draw_offset(2, generator) for _ in range(LEVELS)))
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(row, column, stride) of the pixels `[row::stride, column::stride]` that are computed.
+
+        Raises ValueError where a shrunken level follows a split one: those pixels form no regular grid.
+        """
+        shrunken = [offset for offset in self.offsets if offset is not None]
+        if list(self.offsets[: len(shrunken)]) != shrunken:
+            raise ValueError(f"Only the first levels can be shrunken to a regular grid, not {self.offsets}.")
+        row = sum(offset[0] << i for i, offset in enumerate(shrunken))
+        column = sum(offset[1] << i for i, offset in enumerate(shrunken))
+        return row, column, 1 << len(shrunken)
+
+    def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
+        return _stride_one(conv, x)
+
+    def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
+        offset = self.offsets[level - 1]
+        if offset is None:
+            return split_pool(norm(_stride_one(conv, x)))
+        out: Tensor = norm(conv_shrink(conv, x, offset))
+        return out
+
+    def pool(self, x: Tensor, level: int) -> Tensor:
+        offset = self.offsets[level - 1]
+        return split_pool(x) if offset is None else shrink_pool(x, offset)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """Undo all splits, the last one first."""
+        for offset in self.offsets:
+            if offset is None:
+                x = merge_pool(x)
+        return x
+
+
+class Dilated:
+    """Full resolution throughout: a convolution at level L has dilation 2**L."""
+
+    def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
+        rate = 1 << level
+        padding = tuple(rate * (size // 2) for size in conv.kernel_size)
+        return F.conv2d(x, conv.weight, conv.bias, 1, padding, rate)
+
+    def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
+        out: Tensor = norm(self.conv(conv, x, level - 1))
+        return out
+
+    def pool(self, x: Tensor, level: int) -> Tensor:
+        return x
+
+
+def _stride_one(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, conv.bias, 1, conv.padding)
