@@ -1,0 +1,115 @@
+"""The graphs of a network, from trace to finished, in the order that the rewrites need."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from torch import nn
+
+from export.commute import fuse_poolings, hoist
+from export.cut import cut_at, split_levels
+from export.ends import add_frames_input, add_labels, finish_labels
+from export.layouts import Layout, check_merged, layouts_of
+from export.lower import MAX_RANK, lower_poolings
+from export.nodes import sizes
+from export.simplify import fix_resize_sizes, fold_batch_norm
+from export.trace import trace
+from splitmerge import __version__
+from splitmerge.errors import InputError
+from splitmerge.package import Cut, InputContract
+
+__all__ = ["Graphs", "contract_for", "graphs_from_network"]
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Finished graphs by part (`model`, and `stem` and `trunk` where there is a cut).
+
+    `layouts` has the windows that every convolution's output is split by in `model`, by the convolution's name.
+    """
+
+    parts: Mapping[str, ir.Model]
+    cut: Cut | None
+    contract: InputContract
+    layouts: Mapping[str, Layout]
+
+
+def contract_for(
+    size: tuple[int, int], stride: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> InputContract:
+    """The input contract of frames of (height, width). Raises InputError for frames smaller than one window."""
+    height, width = size
+    if height < stride or width < stride:
+        raise InputError(
+            f"Frames of {height}x{width} are smaller than the {stride}x{stride} window that the network splits into "
+            f"batches: choose a size of {stride}x{stride} or more."
+        )
+    return InputContract(height, width, height + -height % stride, width + -width % stride, mean, std)
+
+
+def graphs_from_network(
+    network: nn.Module, contract: InputContract, cut_level: int = 2, logits: bool = False
+) -> Graphs:
+    """Export a network in evaluation mode. Level 0, or a network without splits, gives the whole graph alone.
+
+    Raises InputError for a network that cannot be exported or cut there, CheckpointError for weights that are not
+    finite.
+    """
+    model = trace(network, contract.padded_height, contract.padded_width)
+    fold_batch_norm(model)
+    fix_resize_sizes(model.graph)
+    common.RemoveUnusedNodesPass()(model)
+    check_merged(model.graph)
+    add_frames_input(model, contract)
+    add_labels(model, logits)
+    hoist(model)
+    layouts = {node.name: layout for node, layout in _convolutions(model)}
+    levels = split_levels(model)
+    parts, cut = {"model": model}, None
+    if levels and cut_level:
+        halves = cut_at(model, cut_level)
+        parts |= {"stem": halves.stem, "trunk": halves.trunk}
+        cut = halves.cut
+    elif cut_level < 0:
+        raise InputError(f"There is no split level {cut_level}: choose 0 or more.")
+    padded = (contract.padded_height, contract.padded_width) != contract.size
+    for name, part in parts.items():
+        fuse_poolings(part)
+        lower_poolings(part)
+        if name != "stem":
+            batch = "N" if name == "model" else "n"
+            finish_labels(part, batch, contract.size if padded and name == "model" else None)
+        _finish(part, name)
+    return Graphs(parts, cut, contract, layouts)
+
+
+def _convolutions(model: ir.Model) -> list[tuple[ir.Node, Layout]]:
+    layouts = layouts_of(model.graph)
+    return [(node, layouts[node.outputs[0]]) for node in model.graph if node.op_type == "Conv"]
+
+
+def _finish(model: ir.Model, name: str) -> None:
+    """Name the file's maker, infer all shapes strictly and check the graph. A failure here is a mistake in export."""
+    model.graph.name = name
+    model.producer_name, model.producer_version = "splitmerge", __version__
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in ends:
+                value.shape = None
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    common.ShapeInferencePass(strict_mode=True)(model)
+    common.CheckerPass(full_check=True)(model)
+    for node in model.graph:
+        for value in node.outputs:
+            _forget_made_up_names(value)
+        assert not node.domain, f"{node.name} is left in the private domain {node.domain}"
+        assert all(len(sizes(value)) <= MAX_RANK for value in node.outputs), node.name
+
+
+def _forget_made_up_names(value: ir.Value) -> None:
+    """Shape inference calls free dimensions unk__0, unk__1, ...: leave those without a name."""
+    assert value.shape is not None
+    value.shape = ir.Shape([None if str(size).startswith("unk__") else size for size in value.shape])

@@ -1,0 +1,82 @@
+"""From a checkpoint to a package folder: export, verify, write, seal."""
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx_ir as ir
+
+from export.graphs import Graphs, contract_for, graphs_from_network
+from export.verify import Report, verify
+from splitmerge import __version__
+from splitmerge.errors import InputError
+from splitmerge.files import new_folder, sha256_of
+from splitmerge.package import MANIFEST, REFERENCE, Graph, Manifest, Package, TensorInfo
+from training.checkpoint import Checkpoint, load_checkpoint
+
+__all__ = ["PRECISION", "export_package"]
+
+PRECISION = "fp32"
+_VERSIONS_OF = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+
+
+def export_package(
+    checkpoint_path: Path, size: tuple[int, int], folder: Path, cut_level: int = 2, logits: bool = False
+) -> Package:
+    """Export a checkpoint for frames of `size` (height, width), verify the graphs and write them as a package.
+
+    `cut_level` 0, or a network without splits, gives the whole graph alone. With `logits` the graphs also return
+    float32 `logits`. An older package in `folder` is replaced, whole, once the new one is verified.
+
+    Raises CheckpointError and InputError for what cannot be exported, VerificationError where a graph disagrees with
+    PyTorch.
+    """
+    _check_replaceable(folder)
+    checkpoint = load_checkpoint(checkpoint_path)
+    contract = contract_for(size, checkpoint.model.stride, checkpoint.mean, checkpoint.std)
+    graphs = graphs_from_network(checkpoint.model, contract, cut_level, logits)
+    report = verify(checkpoint.model, graphs)
+    with new_folder(folder) as temporary:
+        files = {part: _write(model, temporary, part) for part, model in graphs.parts.items()}
+        shutil.copyfile(checkpoint_path, temporary / REFERENCE)
+        Package.write_manifest(temporary, _manifest(checkpoint, graphs, files, report))
+    return Package.open(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a folder that holds something else than a package, before anything is computed."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder} exists and is no package (it has no {MANIFEST}): name a new or an empty folder, or remove it."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file where a package is a folder: name another one.")
+
+
+def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph], report: Report) -> Manifest:
+    return Manifest(
+        model=checkpoint.name,
+        model_width=checkpoint.width,
+        classes=checkpoint.classes,
+        input=graphs.contract,
+        cut=graphs.cut,
+        graphs={PRECISION: dict(files)},
+        reference_sha256=checkpoint.sha256,
+        versions={"splitmerge": __version__} | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
+        verification=asdict(report),
+    )
+
+
+def _write(model: ir.Model, folder: Path, part: str) -> Graph:
+    path = folder / f"{part}.onnx"
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    inputs, outputs = (tuple(map(_info, values)) for values in (model.graph.inputs, model.graph.outputs))
+    return Graph(path.name, sha256_of(path), inputs, outputs)
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    assert value.name is not None and value.dtype is not None and value.shape is not None
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return TensorInfo(value.name, value.dtype.numpy().name, shape)

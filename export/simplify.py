@@ -1,0 +1,77 @@
+"""Rewrites that change no meaning: batch norm into convolutions, resizing by constants."""
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from export.nodes import constant, is_constant, numpy_of, only_reader, sizes
+
+__all__ = ["fix_resize_sizes", "fold_batch_norm"]
+
+
+def fold_batch_norm(model: ir.Model) -> None:
+    """Multiply every batch norm that directly follows a convolution into its weights, computing in float64.
+
+    y = (conv(x) - mean) * gamma / sqrt(var + eps) + beta is again a convolution with a bias.
+    """
+    graph = model.graph
+    for norm in list(graph):
+        conv = norm.inputs[0].producer() if norm.op_type == "BatchNormalization" and norm.inputs[0] else None
+        if conv is None or conv.op_type != "Conv" or only_reader(conv.outputs[0]) is not norm:
+            continue
+        _fold(graph, conv, norm)
+        norm.outputs[0].replace_all_uses_with(conv.outputs[0], replace_graph_outputs=True)
+        graph.remove(norm, safe=True)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _fold(graph: ir.Graph, conv: ir.Node, norm: ir.Node) -> None:
+    gamma, beta, mean, variance = (numpy_of(value).astype(np.float64) for value in norm.inputs[1:5])
+    epsilon = norm.attributes["epsilon"].as_float()
+    scale = gamma / np.sqrt(variance + epsilon)
+    weight = numpy_of(conv.inputs[1]).astype(np.float64)  # [outputs,inputs,kh,kw]
+    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    bias = numpy_of(conv.inputs[2]).astype(np.float64) if has_bias else np.zeros_like(mean)
+    set_weights(graph, conv, weight * scale[:, None, None, None], (bias - mean) * scale + beta)
+
+
+def set_weights(
+    graph: ir.Graph, conv: ir.Node, weight: NDArray[np.generic], bias: NDArray[np.generic] | None = None
+) -> None:
+    """Give a convolution float32 weights of its own, named after it; others that shared the old ones keep them."""
+    conv.resize_inputs(max(len(conv.inputs), 3 if bias is not None else 2))
+    for index, kind, array in ((1, "weight", weight), (2, "bias", bias)):
+        if array is None:
+            continue
+        old = conv.inputs[index]
+        conv.replace_input_with(index, None)
+        if old is not None and old.name in graph.initializers and not old.uses():
+            del graph.initializers[old.name]
+        name = f"{conv.name}.{kind}"
+        while name in graph.initializers:  # still in use by a convolution that shares it
+            name += "_own"
+        conv.replace_input_with(index, constant(graph, name, array.astype(np.float32)))
+
+
+def fix_resize_sizes(graph: ir.Graph) -> None:
+    """Give every resize a constant scale, instead of sizes that PyTorch's exporter computes from the free batch.
+
+    Where the scale is not a whole number, which ONNX would round on its own terms, the sizes of height and width stay.
+    """
+    for node in graph:
+        if node.op_type != "Resize" or len(node.inputs) < 4:
+            continue
+        value = node.inputs[0]
+        assert value is not None
+        before, after = sizes(value)[2:], sizes(node.outputs[0])[2:]
+        ratios = [b / a if a and b else 0.0 for a, b in zip(before, after, strict=True)]
+        if is_constant(node.inputs[3]) if node.inputs[3] else False:
+            continue
+        if all(ratio == int(ratio) for ratio in ratios):
+            scales = constant(graph, f"{node.name}.scales", np.array([1, 1, *ratios], np.float32))
+            node.resize_inputs(3)
+            node.replace_input_with(2, scales)
+        else:
+            node.replace_input_with(3, constant(graph, f"{node.name}.sizes", np.array(after, np.int64)))
+            node.attributes.add(ir.AttrInt64s("axes", (2, 3)))
