@@ -1,0 +1,139 @@
+"""The training loop: it learns, resumes exactly, and refuses what it cannot do."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import training.loop
+from splitmerge.errors import CheckpointError, InputError, VerificationError
+from training.checkpoint import load_checkpoint
+from training.evaluate import confusion_of, normalise, predict
+from training.loop import TrainConfig, train
+from training.metrics import mean_iou
+from training.models import create_model
+
+CONFIG = TrainConfig(width=4, crop=(64, 64), batch=4, steps=6, validate_every=3, save_every=2, lr=1e-2)
+
+
+def toy_set(count: int, seed: int, size: tuple[int, int] = (96, 160)) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures whose class is their colour: blocks of 32 pixels of three classes, with noise."""
+    random = np.random.default_rng(seed)
+    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.float64)
+    pairs = []
+    for _ in range(count):
+        blocks = random.integers(3, size=(size[0] // 32, size[1] // 32))
+        labels = np.kron(blocks, np.ones((32, 32), int)).astype(np.uint8)
+        image = colours[labels] + random.normal(0, 10, (*labels.shape, 3))
+        pairs.append((image.clip(0, 255).astype(np.uint8), labels))
+    return pairs
+
+
+def test_it_learns_to_tell_colours_apart(tmp_path: Path) -> None:
+    config = TrainConfig(width=8, crop=(64, 64), batch=16, steps=120, validate_every=60, lr=1e-2)
+    miou = train(config, toy_set(20, 1), toy_set(4, 2), tmp_path)
+    assert miou > 0.9
+    checkpoint = load_checkpoint(tmp_path / "best.safetensors")
+    assert mean_iou(confusion_of(checkpoint.model, toy_set(4, 2))) > 0.9
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["60", "120"]
+    assert json.loads((tmp_path / "config.json").read_text())["width"] == 8
+
+
+@pytest.mark.parametrize("model", ["smp18", "fcn8s-18"])
+def test_resuming_takes_the_steps_of_an_uninterrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    config = TrainConfig(**{**CONFIG.__dict__, "model": model})
+    images, validation = toy_set(5, 1), toy_set(2, 2)
+    train(config, images, validation, tmp_path / "whole")
+
+    step = training.loop._step
+
+    def killed(config, state, images):  # type: ignore[no-untyped-def]
+        if state.step == 5:
+            raise RuntimeError("power cut")
+        return step(config, state, images)
+
+    monkeypatch.setattr(training.loop, "_step", killed)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(config, images, validation, tmp_path / "halves")
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "halves" / "resume.pt", weights_only=True)["step"] == 4
+    train(config, images, validation, tmp_path / "halves")
+    for name in ("last", "best"):
+        whole = load_file(tmp_path / "whole" / f"{name}.safetensors")
+        halves = load_file(tmp_path / "halves" / f"{name}.safetensors")
+        assert all(torch.equal(whole[key], halves[key]) for key in whole)
+
+
+def test_ctrl_c_leaves_a_state_to_resume_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(config, state, images):  # type: ignore[no-untyped-def]
+        if state.step == 1:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(training.loop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 1
+
+
+def test_one_seed_one_result(tmp_path: Path) -> None:
+    images, validation = toy_set(5, 1), toy_set(1, 2)
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(TrainConfig(**{**CONFIG.__dict__, "seed": seed, "steps": 3}), images, validation, tmp_path / name)
+        weights.append(load_file(tmp_path / name / "last.safetensors")["classifier.weight"])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="multiple of 32"):
+        train(TrainConfig(crop=(100, 128)), toy_set(1, 0), [], tmp_path)
+    with pytest.raises(InputError, match="no images"):
+        train(CONFIG, [], [], tmp_path)
+    with pytest.raises(InputError, match="smaller --crop"):
+        train(TrainConfig(crop=(128, 256)), toy_set(1, 0), [], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
+    with pytest.raises(InputError, match=r"lr 0\.01, not 0\.5"):
+        train(TrainConfig(**{**CONFIG.__dict__, "lr": 0.5}), toy_set(2, 1), toy_set(1, 2), tmp_path)
+    (tmp_path / "resume.pt").write_bytes(b"garbage")
+    with pytest.raises(CheckpointError, match="delete it to start anew"):
+        train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
+
+
+def test_divergence_stops_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.loop, "loss_of", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(VerificationError, match="at step 0"):
+        train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 32])
+def test_a_sparse_prediction_repeats_the_computed_pixels(stride: int) -> None:
+    torch.manual_seed(0)
+    model = create_model("smp18", 5, 4).eval()
+    image = normalise(torch.randint(256, (1, 50, 70, 3), dtype=torch.uint8))
+    full, sparse = predict(model, image), predict(model, image, stride)
+    middle = np.s_[stride // 2 :: stride, stride // 2 :: stride]
+    np.testing.assert_array_equal(sparse[middle], full[middle])
+    rows, columns = np.indices(full.shape) // stride * stride + stride // 2
+    inside = (rows < full.shape[0]) & (columns < full.shape[1])
+    np.testing.assert_array_equal(sparse[inside], full[rows[inside], columns[inside]])
+
+
+def test_normalising_turns_blue_green_red_round() -> None:
+    frame = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
+    frame[..., 2] = 255  # red
+    out = normalise(frame, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    assert out.shape == (1, 3, 2, 2)
+    assert out[0, :, 0, 0].tolist() == [1.0, -1.0, 0.0]

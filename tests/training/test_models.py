@@ -1,0 +1,228 @@
+"""Networks: the paper's sizes, the dilated oracle, the training form, torchvision's names."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from splitmerge.errors import CheckpointError, InputError
+from training.layers import merge_pool, shrink_pool
+from training.loop import loss_of
+from training.models import SMP, create_model, list_models, load_backbone
+from training.reduction import SplitMerge
+
+
+def with_statistics(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random running statistics, so that batch norm does not pass as the identity."""
+    random = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.5, generator=random)
+            module.running_var.uniform_(0.5, 2, generator=random)
+            module.weight.data.uniform_(0.5, 1.5, generator=random)
+            module.bias.data.normal_(0, 0.5, generator=random)
+    return model.eval()
+
+
+def small_smp(name: str = "smp18", width: int = 4) -> SMP:
+    torch.manual_seed(0)
+    model = create_model(name, 5, width).double()
+    assert isinstance(model, SMP)
+    with_statistics(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "digits"),
+    [  # Tables 1 and 2, with the digits that they give
+        ("smp18", 11.186, 3),
+        ("fcn32s-18", 11.186, 3),
+        ("fcn8s-18", 11.193, 3),
+        ("smp34", 21.29, 2),
+        ("fcn32s-34", 21.29, 2),
+        ("fcn8s-34", 21.30, 2),
+        ("smp101", 42.54, 2),
+        ("fcn32s-101", 42.54, 2),
+        ("fcn8s-101", 42.56, 2),
+    ],
+)
+def test_parameter_counts_are_the_papers(name: str, millions: float, digits: int) -> None:
+    counted = sum(p.numel() for p in create_model(name).parameters()) / 1e6
+    # The paper rounds 42.539 to 42.54 but cuts 42.568 to 42.56, so either way of writing a count must be met.
+    assert millions in (round(counted, digits), math.floor(counted * 10**digits) / 10**digits)
+
+
+@pytest.mark.parametrize("name", ["smp18", "smp34", "smp50", "smp101"])
+def test_split_merge_equals_the_dilated_network(name: str) -> None:
+    model = small_smp(name, 2)
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        split, dilated = model(x), model.dilated_logits(x)
+    assert split.shape == (2, 5, 64, 96)
+    assert split.std() > 0.01
+    torch.testing.assert_close(split, dilated, rtol=1e-9, atol=1e-9)
+
+
+def test_any_size_is_padded_and_cropped() -> None:
+    model = small_smp()
+    x = torch.randn(1, 3, 45, 70, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), model(F.pad(x, (0, 26, 0, 19)))[:, :, :45, :70], rtol=0, atol=0)
+        torch.testing.assert_close(model(x), model.dilated_logits(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 5])
+def test_shrinking_first_levels_computes_a_regular_grid_of_the_full_result(levels: int) -> None:
+    model = small_smp()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    offsets = [(1, 0), (0, 1), (1, 1), (0, 0), (1, 0)][:levels]
+    with torch.no_grad():
+        full = model(x)
+        logits, (row, column), stride = model.sample(x, SplitMerge((*offsets, *[None] * (5 - levels))))
+    assert stride == 2**levels
+    torch.testing.assert_close(logits, full[:, :, row::stride, column::stride], rtol=1e-9, atol=1e-9)
+
+
+def test_a_split_level_before_a_shrunken_one_is_no_grid() -> None:
+    with pytest.raises(ValueError, match="no regular grid|Only the first levels"):
+        _ = SplitMerge((None, (0, 0), None, None, None)).grid
+
+
+def test_training_form_is_expand_of_a_sample_and_repeats_with_its_seed() -> None:
+    model = small_smp().train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    model.generator = torch.Generator().manual_seed(5)
+    sparse = model(x)
+    model.generator.manual_seed(5)
+    logits, (row, column), stride = model.sample(x)
+    assert stride == 32
+    assert torch.equal(sparse[:, :, row::32, column::32], logits)
+    assert int((sparse != 0).any(1).sum()) == logits[0, 0].numel()
+    with torch.no_grad():
+        full = model.eval()(x)
+    torch.testing.assert_close(logits, full[:, :, row::32, column::32], rtol=1e-9, atol=1e-9)
+
+
+def test_loss_counts_the_sampled_pixels_alone() -> None:
+    model = small_smp().train()
+    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    labels = torch.randint(5, (2, 64, 96))
+    model.generator = torch.Generator().manual_seed(1)
+    loss = loss_of(model, x, labels)
+    model.generator.manual_seed(1)
+    sampled = SplitMerge.sampled(model.generator)
+    row, column, stride = sampled.grid
+    model.generator.manual_seed(1)
+    sparse = model(x)
+    masked = torch.full_like(labels, 255)
+    masked[:, row::stride, column::stride] = labels[:, row::stride, column::stride]
+    torch.testing.assert_close(loss, F.cross_entropy(sparse, masked, ignore_index=255))
+
+
+def test_all_training_offsets_together_are_the_full_result() -> None:
+    """Every one of the 1,024 training forms, put together by expand pooling, is the evaluation form."""
+    model = small_smp(width=2)
+    x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        full = model(x)
+        for k, l in itertools.product(range(0, 32, 5), range(0, 32, 7)):
+            offsets = tuple(((k >> level) & 1, (l >> level) & 1) for level in range(5))
+            logits = model.sample(x, SplitMerge(offsets)).logits
+            torch.testing.assert_close(logits, shrink_pool(full, (k, l), 32), rtol=1e-9, atol=1e-9)
+
+
+def test_split_batches_merge_back_in_the_order_of_the_levels() -> None:
+    split = SplitMerge()
+    x = torch.arange(64.0 * 64).reshape(1, 1, 64, 64)
+    batches = x
+    for level in range(1, 6):
+        batches = split.pool(batches, level)
+    assert batches.shape == (1024, 1, 2, 2)
+    assert torch.equal(split.merge(batches), x)
+    assert not torch.equal(merge_pool(batches, 32), x)  # the order is by level, not by row: merging must follow it
+
+
+@pytest.mark.parametrize("name", ["fcn32s-18", "fcn8s-18", "fcn8s-50"])
+def test_baselines_give_full_size_logits(name: str) -> None:
+    model = with_statistics(create_model(name, 7, 4))
+    with torch.no_grad():
+        logits = model(torch.randn(1, 3, 50, 70))
+    assert logits.shape == (1, 7, 50, 70)
+
+
+def test_strided_reading_is_torchs_own_layers() -> None:
+    """FCN32s against the same weights in stock strided layers."""
+    torch.manual_seed(0)
+    model = with_statistics(create_model("fcn32s-18", 5, 4))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        y = F.relu(model.bn1(F.conv2d(x, model.conv1.weight, stride=2, padding=3)))
+        y = nn.MaxPool2d(3, 2, 1)(y)
+        for i in range(1, 5):
+            for j, block in enumerate(getattr(model, f"layer{i}")):
+                stride = 2 if i > 1 and j == 0 else 1
+                z = F.relu(block.bn1(F.conv2d(y, block.conv1.weight, stride=stride, padding=1)))
+                z = block.bn2(F.conv2d(z, block.conv2.weight, padding=1))
+                if block.downsample is not None:
+                    y = block.downsample[1](F.conv2d(y, block.downsample[0].weight, stride=stride))
+                y = F.relu(z + y)
+        y = F.interpolate(model.classifier(y), size=(64, 64), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(x), y, rtol=1e-5, atol=1e-5)
+
+
+def torchvision_names(depth: int) -> set[str]:
+    """Names in a torchvision ResNet's state dict, written out from its published layout."""
+    counts = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth]
+    convs = 2 if depth == 18 else 3
+
+    def norm(prefix: str) -> set[str]:
+        return {f"{prefix}.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+
+    names = {"conv1.weight", "fc.weight", "fc.bias"} | norm("bn1")
+    for stage, blocks in enumerate(counts, 1):
+        for block in range(blocks):
+            prefix = f"layer{stage}.{block}"
+            for conv in range(1, convs + 1):
+                names |= {f"{prefix}.conv{conv}.weight"} | norm(f"{prefix}.bn{conv}")
+            if block == 0 and (stage > 1 or depth == 50):
+                names |= {f"{prefix}.downsample.0.weight"} | norm(f"{prefix}.downsample.1")
+    return names
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_torchvision_state_dict_loads(depth: int) -> None:
+    source = with_statistics(create_model(f"smp{depth}", 19, 8), seed=3)
+    state = {name: value for name, value in source.state_dict().items() if not name.startswith("classifier")}
+    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    assert set(state) == torchvision_names(depth)
+    model = create_model(f"fcn8s-{depth}", 19, 8)
+    load_backbone(model, state)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items() if "fc." not in name)
+    result = create_model(f"smp{depth}", 19, 8).load_state_dict(state, strict=False)
+    assert result.unexpected_keys == ["fc.weight", "fc.bias"]
+    assert result.missing_keys == ["classifier.weight", "classifier.bias"]
+
+
+def test_another_networks_backbone_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="same depth"):
+        load_backbone(create_model("smp18", width=8), create_model("smp34", width=8).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("smp19",), "smp18"), (("smp18", 1), "2 to 255"), (("smp18", 300), "2 to 255"), (("smp18", 19, 0), "width 0")],
+)
+def test_models_that_cannot_be(arguments, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=words):
+        create_model(*arguments)
+
+
+def test_names() -> None:
+    depths = (18, 34, 50, 101)
+    assert list_models() == [f"{family}{d}" for family in ("smp", "fcn32s-", "fcn8s-") for d in depths]

@@ -1,0 +1,71 @@
+"""Scoring a network on labelled images, in PyTorch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from training.metrics import confusion_matrix
+from training.models import SMP, SegmentationNet, pad_to_stride
+from training.reduction import LEVELS, SplitMerge
+
+__all__ = ["confusion_of", "normalise", "predict"]
+
+Triple = tuple[float, float, float]
+
+
+def normalise(frames: Tensor, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD) -> Tensor:
+    """Frames uint8 `[N,H,W,3]` BGR to the networks' float `[N,3,H,W]` RGB, in channels-last memory.
+
+    `mean` and `std` are red, green, blue in units of 0..1.
+    """
+    rgb = frames.flip(-1).float() / 255
+    return ((rgb - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def predict(model: SegmentationNet, image: Tensor, stride: int = 1) -> NDArray[np.uint8]:
+    """Labels uint8 `[H,W]` of one normalised image `[1,3,H,W]`.
+
+    With a `stride` of 2 to 32 a Split-Merge Pooling network computes only the pixels `[::stride, ::stride]`, and every
+    other pixel takes the nearest computed one; other networks have no such choice and ignore it.
+    """
+    height, width = image.shape[-2:]
+    if not isinstance(model, SMP) or stride == 1:
+        return _uint8(model(image)[0].argmax(0))
+    shrunken = stride.bit_length() - 1
+    # Offsets in the middle of the window leave the least distance to the nearest computed pixel.
+    middle = (0, 0), (1, 1)
+    offsets = [middle[level == shrunken - 1] for level in range(shrunken)]
+    sampled = model.sample(pad_to_stride(image, model.stride), SplitMerge((*offsets, *[None] * (LEVELS - shrunken))))
+    labels = sampled.logits[0].argmax(0)
+    dense = labels.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
+    return _uint8(dense[:height, :width])
+
+
+def confusion_of(
+    model: SegmentationNet,
+    images: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    stride: int = 1,
+) -> NDArray[np.int64]:
+    """Confusion matrix of the network in evaluation mode over (image uint8 [H,W,3] BGR, labels uint8 [H,W]) pairs.
+
+    With a `stride`, a Split-Merge Pooling network is scored on the pixels it computes alone: every stride-th row and
+    column, an unbiased sample of its score at full density.
+    """
+    was_training = model.training
+    model.eval()
+    total = np.zeros((model.num_classes, model.num_classes), np.int64)
+    for frame, truth in images:
+        predicted = predict(model, normalise(torch.from_numpy(np.array(frame))[None]), stride)
+        computed = np.s_[stride // 2 :: stride, stride // 2 :: stride] if isinstance(model, SMP) else np.s_[:]
+        total += confusion_matrix(predicted[computed], truth[computed], model.num_classes)
+    model.train(was_training)
+    return total
+
+
+def _uint8(labels: Tensor) -> NDArray[np.uint8]:
+    return labels.to(torch.uint8).numpy()
