@@ -74,10 +74,10 @@ def boundary_counts(
 ) -> NDArray[np.int64]:
     """Intersection (row 0) and union (row 1) in pixels of the boundary bands of each class: int64 [2,C].
 
-    Cheng et al., Boundary IoU, CVPR 2021: a class mask's band are its pixels within `distance` of its contour. As in the
-    authors' evaluation the distance is chessboard distance to the nearest pixel outside the mask, and what lies beyond
-    the image is outside, so that a mask cut by the image border has a contour there. Ignored pixels are outside every
-    mask of truth and prediction alike: a perfect prediction scores 1 whatever it says there.
+    Cheng et al., Boundary IoU, CVPR 2021: a class mask's band are its pixels within `distance` of its contour. As in
+    the authors' evaluation the distance is chessboard distance to the nearest pixel outside the mask, and what lies
+    beyond the image is outside, so that a mask cut by the image border has a contour there. Ignored pixels are outside
+    every mask of truth and prediction alike: a perfect prediction scores 1 whatever it says there.
 
     Errors as in `confusion_matrix`. `distance` in pixels, `boundary_distance` of the image where None.
     """
@@ -94,7 +94,7 @@ def boundary_counts(
 
 
 def boundary_iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Boundary IoU of each class from summed `boundary_counts`, 0..1: float64 [C]; NaN for a class that never occurs."""
+    """Boundary IoU of each class from summed `boundary_counts`, 0..1: float64 [C]; NaN for one that never occurs."""
     return _ratio(counts[0], counts[1])
 
 
@@ -126,11 +126,12 @@ def _scored(prediction: Labels, target: Labels, num_classes: int, ignore_index: 
 
 def _check_shapes(a: Labels, b: Labels) -> None:
     if a.shape != b.shape or a.ndim != 2:
-        raise InputError(f"Label maps of shapes {a.shape} and {b.shape} cannot be compared: give two of one shape [H,W].")
+        raise InputError(f"Label maps of shapes {a.shape} and {b.shape} cannot be compared: give one shape [H,W].")
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    out: NDArray[np.float64] = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    return out
 
 
 def _mean(scores: NDArray[np.float64]) -> float:

@@ -87,7 +87,7 @@ def _band_by_distance(mask, d):
     return band
 
 
-@pytest.mark.parametrize(("seed", "d", "ignored"), [(0, 1, 0.0), (1, 2, 0.0), (2, 2, 0.05), (3, 4, 0.01), (4, 100, 0.0)])
+@pytest.mark.parametrize(("seed", "d", "ignored"), [(0, 1, 0), (1, 2, 0), (2, 2, 0.05), (3, 4, 0.01), (4, 99, 0)])
 def test_boundary_iou_equals_explicit_distances(seed, d, ignored):
     prediction, target = _random_pair(seed, classes=4, size=(30, 41), ignored=ignored, wrong=0.02)
     expected = np.zeros((2, 5), np.int64)

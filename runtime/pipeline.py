@@ -1,0 +1,247 @@
+"""Frames in, results out: decoding, computing and writing at the same time, in order, one result for each frame.
+
+    decode thread ──decoded──> this thread (compute) ──labelled──> encode thread (sinks)
+
+The channels between them are bounded, so the slowest stage sets the pace and memory stays at a few frames. A failure in
+any stage stops all three and is raised once, here; so does Ctrl-C. A frame's pixels are copied only where the engine
+needs another size than the source has.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from runtime.channel import Channel, Stopped
+from runtime.sinks import Result, Sink
+from runtime.sources import Source, SourceFrame
+
+__all__ = ["Segmenter", "Summary", "run_pipeline"]
+
+DEPTH = 4
+"""Frames that may wait between two stages: enough to even out their times, little enough for 4K frames."""
+
+
+class Segmenter(Protocol):
+    """What computes labels: frame uint8 [H,W,3] BGR to class ids uint8 [H,W]."""
+
+    def segment(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. Sizes are (height, width) in pixels, stage times means in milliseconds a frame.
+
+    `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
+    that waited before the compute and the encode stage.
+    """
+
+    source: str
+    frames: int
+    missing_frames: int
+    seconds: float
+    fps: float
+    decode_ms: float
+    compute_ms: float
+    encode_ms: float
+    source_size: tuple[int, int]
+    engine_size: tuple[int, int]
+    resized: bool
+    waiting: tuple[int, int]
+    warnings: tuple[str, ...]
+
+    @property
+    def slowest_stage(self) -> str:
+        """The stage that sets the pace."""
+        return max(("decode", "compute", "encode"), key=lambda stage: float(getattr(self, f"{stage}_ms")))
+
+
+@dataclass
+class _Clock:
+    """Time that one stage worked, waiting left out."""
+
+    seconds: float = 0.0
+    frames: int = 0
+
+    def add(self, began: float) -> float:
+        took = time.perf_counter() - began
+        self.seconds += took
+        self.frames += 1
+        return 1000 * took
+
+    @property
+    def mean_ms(self) -> float:
+        return 1000 * self.seconds / max(1, self.frames)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    frame: SourceFrame
+    input_bgr: NDArray[np.uint8]
+    ready_at: float
+
+
+@dataclass
+class _Run:
+    """The state that the three stages share."""
+
+    source: Source
+    segmenter: Segmenter
+    sinks: Sequence[Sink]
+    size: tuple[int, int]
+    split_batches: int
+    bar: "tqdm[None]"
+    decoded: Channel[_Decoded] = field(default_factory=lambda: Channel(DEPTH))
+    labelled: Channel[Result] = field(default_factory=lambda: Channel(DEPTH))
+    clocks: tuple[_Clock, _Clock, _Clock] = field(default_factory=lambda: (_Clock(), _Clock(), _Clock()))
+    errors: list[BaseException] = field(default_factory=list)
+
+    def decode(self, limit: int | None) -> None:
+        frames = itertools.islice(self.source, limit)
+        began = time.perf_counter()
+        for frame in frames:
+            input_bgr = _resized(frame.frame_bgr, self.size)
+            self.clocks[0].add(began)
+            self.decoded.put(_Decoded(frame, input_bgr, time.perf_counter()))
+            began = time.perf_counter()
+        self.decoded.close()
+
+    def compute(self) -> None:
+        for item in self.decoded:
+            began = time.perf_counter()
+            labels = self.segmenter.segment(item.input_bgr)
+            took_ms = self.clocks[1].add(began)
+            latency_ms = 1000 * (time.perf_counter() - item.ready_at)
+            resized = self.source.size != self.size
+            self.labelled.put(
+                Result(item.frame, labels, latency_ms, took_ms, self.split_batches, dropped_before=0, resized=resized)
+            )
+        self.labelled.close()
+
+    def encode(self) -> None:
+        for result in self.labelled:
+            began = time.perf_counter()
+            whole = _at_source_size(result)
+            for sink in self.sinks:
+                sink(whole)
+            self.clocks[2].add(began)
+            self.bar.update()
+
+    def stop(self) -> None:
+        self.decoded.stop()
+        self.labelled.stop()
+
+    def guarded(self, stage: Callable[[], None]) -> Callable[[], None]:
+        """The stage as a thread's target: its error is kept and ends the other stages."""
+
+        def target() -> None:
+            try:
+                stage()
+            except Stopped:
+                pass
+            except BaseException as error:
+                self.errors.append(error)
+                self.stop()
+
+        return target
+
+
+def run_pipeline(
+    source: Source,
+    segmenter: Segmenter,
+    sinks: Sequence[Sink],
+    size: tuple[int, int],
+    split_batches: int = 1,
+    limit: int | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Segment every frame of `source` (the first `limit`) at the engine's `size` (height, width) and feed the sinks.
+
+    Raises what the first failing stage raised. The sinks' own clean-up is their context managers'.
+    """
+    expected = min((n for n in (source.frame_count, limit) if n is not None), default=None)
+    # tqdm prints nothing where stderr is no terminal (disable=None).
+    with tqdm(total=expected, unit="frame", disable=None if progress else True) as bar:
+        run = _Run(source, segmenter, sinks, size, split_batches, bar)
+        began = time.perf_counter()
+        _run_stages(run, limit)
+        return _summary(run, time.perf_counter() - began)
+
+
+def _run_stages(run: _Run, limit: int | None) -> None:
+    threads = [
+        threading.Thread(target=run.guarded(lambda: run.decode(limit)), name="decode"),
+        threading.Thread(target=run.guarded(run.encode), name="encode"),
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        run.compute()
+        for thread in threads:
+            thread.join()
+    except Stopped:
+        pass  # another stage failed; its error is raised below
+    finally:
+        run.stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if run.errors:
+        raise run.errors[0]
+
+
+def _resized(frame_bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The frame at the engine's size: averaged where it shrinks, linear where it grows, untouched where it fits.
+
+    Height and width are scaled each on its own, so that a frame of another aspect is stretched rather than cropped.
+    """
+    height, width = frame_bgr.shape[:2]
+    if (height, width) == size:
+        return frame_bgr
+    shrinks = size[0] * size[1] < height * width
+    out: NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
+        frame_bgr, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return out
+
+
+def _at_source_size(result: Result) -> Result:
+    height, width = result.frame.frame_bgr.shape[:2]
+    if result.labels.shape == (height, width):
+        return result
+    labels: NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
+        result.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return replace(result, labels=labels)
+
+
+def _summary(run: _Run, seconds: float) -> Summary:
+    decode, compute, encode = run.clocks
+    missing, warnings = run.source.missing_frames, []
+    if missing:
+        warnings.append(
+            f"{run.source.name} promises {run.source.frame_count} frames and {encode.frames} could be decoded: "
+            "it is cut off or damaged; the results cover what there is."
+        )
+    return Summary(
+        source=run.source.name,
+        frames=encode.frames,
+        missing_frames=missing,
+        seconds=round(seconds, 3),
+        fps=round(encode.frames / seconds, 3),
+        decode_ms=round(decode.mean_ms, 3),
+        compute_ms=round(compute.mean_ms, 3),
+        encode_ms=round(encode.mean_ms, 3),
+        source_size=run.source.size,
+        engine_size=run.size,
+        resized=run.source.size != run.size,
+        waiting=(run.decoded.fullest, run.labelled.fullest),
+        warnings=tuple(warnings),
+    )

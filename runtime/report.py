@@ -1,0 +1,123 @@
+"""A comparison for people: a table to print and a picture to look at."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.compare import Comparison, Example
+from runtime.drawing import PAPER, legend, put_text, text_width
+from splitmerge.labels import THIN_CLASSES, LabelClass, palette_bgr
+
+__all__ = ["picture", "table"]
+
+Image = NDArray[np.uint8]
+
+COLUMNS = ("frame", "ground truth", "PyTorch", "engine", "difference")
+DIFFERENT_BGR = (40, 40, 230)
+"""Red, on a pale gray frame: pixels where engine and PyTorch disagree."""
+MARGIN, CAPTION, CAPITALS = 8, 26, 10
+
+
+def table(result: Comparison) -> str:
+    """Per class and in the mean: IoU of reference and engine in percent, and the difference in points."""
+    rows = [f"{'class':<24}{'reference':>11}{'engine':>11}{'points':>11}", "-" * 57]
+    scores = zip(result.classes, result.reference.iou, result.engine.iou, strict=True)
+    for entry, expected, found in scores:
+        rows.append(_row(entry.name + ("  (thin)" if entry.name in THIN_CLASSES else ""), expected, found))
+    rows.append("-" * 57)
+    rows.append(_row("mIoU", result.reference.miou, result.engine.miou))
+    thin = [index for index, entry in enumerate(result.classes) if entry.name in THIN_CLASSES]
+    if thin:
+        rows.append(_row("mIoU, thin classes", _mean(result.reference.iou[thin]), _mean(result.engine.iou[thin])))
+    rows.append(_row("boundary IoU", result.reference.boundary_miou, result.engine.boundary_miou))
+    rows.append("")
+    differing = result.pixels - result.agreeing
+    rows.append(
+        f"pixel agreement {100 * result.pixel_agreement:.4f} % ({differing:,} of {result.pixels:,} pixels differ, "
+        f"{result.images} images)"
+    )
+    rows.append(
+        f"per frame: reference {result.reference.ms_per_frame:.1f} ms, engine {result.engine.ms_per_frame:.1f} ms"
+    )
+    return "\n".join(rows)
+
+
+def picture(
+    examples: Sequence[Example], classes: tuple[LabelClass, ...], cell_width: int = 384, title: str = ""
+) -> Image:
+    """A grid uint8 [h,w,3] with a row for each example, a column for each of COLUMNS, and a legend below."""
+    height, width = examples[0].truth.shape
+    cell = (max(1, round(cell_width * height / width)), cell_width)
+    total = MARGIN + (cell_width + MARGIN) * len(COLUMNS)
+    parts = [_header(total, cell_width, title)]
+    parts += [_example_row(example, classes, cell) for example in examples]
+    parts.append(legend(classes, total, CAPITALS))
+    return np.vstack(parts)
+
+
+def _row(name: str, expected: float, found: float) -> str:
+    difference = f"{100 * (found - expected):+.3f}" if not math.isnan(found - expected) else "-"
+    return f"{name:<24}{_percent(expected):>11}{_percent(found):>11}{difference:>11}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _mean(scores: NDArray[np.float64]) -> float:
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _header(total: int, cell_width: int, title: str) -> Image:
+    strip = _blank((CAPTION + MARGIN) * (2 if title else 1) - MARGIN, total)
+    if title:
+        put_text(strip, title, MARGIN, CAPTION - 4, CAPITALS + 4)
+    for column, name in enumerate(COLUMNS):
+        x = MARGIN + column * (cell_width + MARGIN) + (cell_width - text_width(name, CAPITALS + 1)) // 2
+        put_text(strip, name, x, strip.shape[0] - MARGIN, CAPITALS + 1)
+    return strip
+
+
+def _example_row(example: Example, classes: tuple[LabelClass, ...], cell: tuple[int, int]) -> Image:
+    colours = palette_bgr(classes)
+    cells = [
+        example.image_bgr,
+        colours[example.truth],
+        colours[example.reference],
+        colours[example.engine],
+        _difference(example),
+    ]
+    height, width = cell
+    row = _blank(height + CAPTION, MARGIN + (width + MARGIN) * len(cells))
+    for column, image in enumerate(cells):
+        x = MARGIN + column * (width + MARGIN)
+        row[:height, x : x + width] = _shrunk(image, cell)
+    differing = int(np.count_nonzero(example.reference != example.engine))
+    note = f"{differing:,} of {example.truth.size:,} pixels differ"
+    x = row.shape[1] - MARGIN - text_width(note, CAPITALS - 1)
+    put_text(row, note, x, height + CAPITALS + 6, CAPITALS - 1)
+    return row
+
+
+def _difference(example: Example) -> Image:
+    """The frame in pale gray with the pixels that differ in red, grown by a pixel so that a lone one is seen."""
+    gray = cv2.cvtColor(example.image_bgr, cv2.COLOR_BGR2GRAY)
+    canvas = cv2.cvtColor(cv2.addWeighted(gray, 0.35, np.full_like(gray, 255), 0.65, 0), cv2.COLOR_GRAY2BGR)
+    differs = (example.reference != example.engine).astype(np.uint8)
+    canvas[cv2.dilate(differs, np.ones((3, 3), np.uint8)) > 0] = DIFFERENT_BGR
+    return np.asarray(canvas, np.uint8)
+
+
+def _shrunk(image: Image, cell: tuple[int, int]) -> Image:
+    smaller = cell[0] * cell[1] < image.shape[0] * image.shape[1]
+    return np.asarray(
+        cv2.resize(image, cell[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST), np.uint8
+    )
+
+
+def _blank(height: int, width: int) -> Image:
+    return np.full((height, width, 3), PAPER, np.uint8)

@@ -1,0 +1,69 @@
+"""`splitmerge compare`: an engine against its PyTorch reference and ground truth."""
+
+import argparse
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.options import add_engine_arguments, open_executor
+from splitmerge.errors import InputError, VerificationError
+from splitmerge.files import new_file, write_json
+
+if TYPE_CHECKING:
+    from runtime.compare import Example
+    from splitmerge.labels import LabelClass
+
+HELP = "Score an engine and its PyTorch reference on the same labelled images; fail where the engine lost IoU."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
+    parser.add_argument("--data", default="streets", help="streets, drive[:SEED], or a folder with images/ and labels/")
+    parser.add_argument("--images", type=int, help="how many images (50 rendered ones, or all of a folder's)")
+    parser.add_argument("--max-iou-drop", type=float, default=0.1, metavar="POINTS", help="points of mIoU (0..100)")
+    parser.add_argument("--picture", type=Path, help="PNG with example frames, label maps and differences")
+    parser.add_argument("--json", type=Path, help="write the scores as JSON")
+    add_engine_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from runtime.compare import compare
+    from runtime.reference import Reference
+    from runtime.report import table
+    from runtime.sinks import check_outputs
+    from splitmerge.package import Package
+    from training.data import open_dataset
+
+    if not arguments.max_iou_drop >= 0:
+        raise InputError(f"--max-iou-drop {arguments.max_iou_drop:g} cannot be: give 0 or more points of mIoU.")
+    package = Package.open(arguments.package)
+    classes, size = package.manifest.classes, package.manifest.input.size
+    dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
+    check_outputs((), [path for path in (arguments.picture, arguments.json) if path])
+    reference = Reference(package)
+    with open_executor(package, arguments) as executor:
+        result = compare(reference, executor, dataset, classes, 3 if arguments.picture else 0, progress=True)
+    print(table(result))
+    if arguments.picture:
+        _write_picture(arguments.picture, result.examples, classes)
+    if arguments.json:
+        facts = {"precision": arguments.precision, "backend": arguments.backend, "contexts": arguments.contexts}
+        facts |= {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
+        facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
+        write_json(arguments.json, result.to_json() | facts)
+    over = result.drop_points - arguments.max_iou_drop
+    if over > 0:
+        raise VerificationError(
+            f"The engine loses {result.drop_points:.3f} points of mIoU against PyTorch, {over:.3f} more than the "
+            f"{arguments.max_iou_drop:g} allowed: calibrate again, keep more layers in a higher precision, "
+            "or allow more with --max-iou-drop."
+        )
+    return 0
+
+
+def _write_picture(path: Path, examples: "list[Example]", classes: "tuple[LabelClass, ...]") -> None:
+    from runtime.report import picture
+    from runtime.sinks import write_image
+
+    with new_file(path) as temporary:
+        write_image(temporary, picture(examples, classes))

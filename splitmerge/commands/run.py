@@ -1,0 +1,104 @@
+"""`splitmerge run`: a video through a package's network."""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.options import add_engine_arguments, open_executor
+from splitmerge.errors import InputError
+from splitmerge.files import write_json
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Summary
+    from runtime.sinks import Sink
+    from runtime.sources import Source
+    from splitmerge.labels import LabelClass
+    from splitmerge.package import Package
+
+HELP = "Segment a video or a folder of images, frame by frame."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a video, a folder of images, or a pattern like 'a/*.png'")
+    parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
+    parser.add_argument("--overlay", type=Path, help="video of the source with its labels blended over it")
+    parser.add_argument("--alpha", type=float, default=0.55, help="the labels' share of the overlay, 0 to 1")
+    parser.add_argument("--legend", action="store_true", help="add the classes' names below the overlay")
+    parser.add_argument("--masks", type=Path, help="folder of label maps, 000000.png: gray class ids")
+    parser.add_argument("--colour-masks", type=Path, help="folder of label maps in the classes' colours")
+    parser.add_argument("--records", type=Path, help="frames.jsonl: one JSON object a frame")
+    parser.add_argument("--frames", type=int, help="stop after this many frames")
+    parser.add_argument("--json", type=Path, help="write the summary as JSON")
+    add_engine_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from runtime.pipeline import run_pipeline
+    from runtime.sinks import check_outputs
+    from runtime.sources import open_source
+    from splitmerge.package import Package
+
+    if arguments.frames is not None and arguments.frames < 1:
+        raise InputError(f"--frames {arguments.frames} leaves nothing to do: give 1 or more.")
+    package = Package.open(arguments.package)
+    source = open_source(arguments.source)
+    outputs = (arguments.overlay, arguments.masks, arguments.colour_masks, arguments.records, arguments.json)
+    check_outputs(source.paths, [path for path in outputs if path])
+    with ExitStack() as stack:
+        sinks = _sinks(stack, arguments, source, package.manifest.classes)
+        executor = stack.enter_context(open_executor(package, arguments))
+        size = package.manifest.input.size
+        summary = run_pipeline(source, executor, sinks, size, _split_batches(package), arguments.frames, progress=True)
+    for warning in summary.warnings:
+        print(f"splitmerge: warning: {warning}", file=sys.stderr)
+    print(_text(summary))
+    if arguments.json:
+        write_json(arguments.json, _json(summary, package, arguments))
+    return 0
+
+
+def _sinks(
+    stack: ExitStack, arguments: argparse.Namespace, source: "Source", classes: "tuple[LabelClass, ...]"
+) -> "list[Sink]":
+    """The sinks that were asked for; leaving `stack` makes their files appear, or vanish after an error."""
+    from runtime.sinks import mask_folder, overlay_video, record_file
+
+    out: list[Sink] = []
+    if arguments.masks:
+        out.append(stack.enter_context(mask_folder(arguments.masks)))
+    if arguments.colour_masks:
+        out.append(stack.enter_context(mask_folder(arguments.colour_masks, classes)))
+    if arguments.records:
+        out.append(stack.enter_context(record_file(arguments.records, classes)))
+    if arguments.overlay:
+        look = arguments.alpha, arguments.legend
+        out.append(stack.enter_context(overlay_video(arguments.overlay, source.size, source.fps, classes, *look)))
+    return out
+
+
+def _split_batches(package: "Package") -> int:
+    cut = package.manifest.cut
+    return cut.batches if cut else 1
+
+
+def _text(summary: "Summary") -> str:
+    stages = ", ".join(f"{stage} {getattr(summary, f'{stage}_ms'):.1f} ms" for stage in ("decode", "compute", "encode"))
+    lines = [
+        f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} frames per second",
+        f"per frame, at the same time: {stages} ({summary.slowest_stage} sets the pace)",
+    ]
+    if summary.resized:
+        height, width = summary.source_size
+        lines.append(
+            f"resized: frames of {height}x{width} went into the network at {summary.engine_size[0]}x"
+            f"{summary.engine_size[1]}, and the labels were resized back by nearest neighbour"
+        )
+    return "\n".join(lines)
+
+
+def _json(summary: "Summary", package: "Package", arguments: argparse.Namespace) -> dict[str, object]:
+    engine = {name: getattr(arguments, name) for name in ("backend", "precision", "contexts", "chunk", "devices")}
+    return {"model": package.manifest.model, **engine, **asdict(summary)}
