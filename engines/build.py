@@ -1,0 +1,96 @@
+"""Build a package's engines: each graph compiled for one backend, with a sidecar that says what it is valid for."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.backends import choose_backend
+from engines.compiler import Compiled, Compiler, GpuOptions
+from engines.sidecar import SUFFIXES, Sidecar, engine_folder, write_sidecar
+from splitmerge.errors import EngineError
+from splitmerge.files import new_folder, sha256_of
+from splitmerge.package import Graph, Package
+
+__all__ = ["BuiltEngine", "GpuOptions", "build_engines", "parts_to_build"]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """One engine file as it was built."""
+
+    part: str
+    path: Path
+    size: int
+    seconds: float
+    notes: str
+
+
+def build_engines(
+    package: Package,
+    backend: str = "onnxruntime",
+    precision: str = "fp32",
+    options: GpuOptions | None = None,
+    parts: Sequence[str] | None = None,
+) -> list[BuiltEngine]:
+    """Compile `parts` (by default stem and trunk, or the model of a package without a cut) into one engines folder.
+
+    The folder appears whole or not at all. Raises EngineError where a part does not compile.
+    """
+    backend, _ = choose_backend(backend)
+    options = options or GpuOptions()
+    compiler = _compiler(backend, options)
+    capability = options.capability if backend != "onnxruntime" else None
+    folder = engine_folder(package, backend, precision, capability)
+    built = []
+    with new_folder(folder) as temporary:
+        for part in parts or parts_to_build(package, precision):
+            engine = temporary / (part + SUFFIXES[backend])
+            seconds, compiled = _compile(package, package.parts(precision)[part], engine, compiler)
+            write_sidecar(engine, _sidecar(package, backend, precision, part, engine, compiled, seconds))
+            size = engine.stat().st_size
+            built.append(BuiltEngine(part, folder / engine.name, size, seconds, compiled.notes))
+    return built
+
+
+def parts_to_build(package: Package, precision: str) -> list[str]:
+    """The parts that running needs."""
+    wanted = ["stem", "trunk"] if package.manifest.cut else ["model"]
+    missing = [part for part in wanted if part not in package.parts(precision)]
+    if missing:
+        raise EngineError(f"{package.folder} lacks the {precision} {' and '.join(missing)}: export the package again.")
+    return wanted
+
+
+def _compiler(backend: str, options: GpuOptions) -> Compiler:
+    if backend == "onnxruntime":
+        from engines.onnxruntime_engine import compile_onnxruntime
+
+        return compile_onnxruntime
+    from engines.tensorrt_builder import TensorRTCompiler
+
+    return TensorRTCompiler(backend, options)
+
+
+def _compile(package: Package, graph: Graph, engine: Path, compiler: Compiler) -> tuple[float, Compiled]:
+    start = time.perf_counter()
+    compiled = compiler(package.path(graph), graph, engine)
+    if not engine.is_file():
+        raise EngineError(f"Compiling {package.path(graph)} gave no file: run again and look at the log.")
+    return time.perf_counter() - start, compiled
+
+
+def _sidecar(
+    package: Package, backend: str, precision: str, part: str, engine: Path, compiled: Compiled, seconds: float
+) -> Sidecar:
+    return Sidecar(
+        backend=backend,
+        version=compiled.version,
+        part=part,
+        precision=precision,
+        engine_sha256=sha256_of(engine),
+        graph_sha256=package.parts(precision)[part].sha256,
+        preprocessing_sha256=package.manifest.preprocessing_sha256,
+        machine=compiled.machine,
+        build={**compiled.build, "seconds": round(seconds, 3)},
+    )
