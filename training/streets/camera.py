@@ -17,7 +17,6 @@ Ints = npt.NDArray[np.int32]
 NEAR = 0.7  # metres; nothing nearer is drawn, points behind are pulled here
 FAR = 170.0  # metres; beyond it the skyline takes over
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
-_REACH = 12000.0  # pixels; keeps fixed-point coordinates far from overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,10 @@ class Camera:
         z = np.maximum(points[..., 2] - self.s, NEAR)
         scale = self.focal / z
         out = np.empty((*points.shape[:-1], 2))
-        bend = z * (0.5 * self.curve * z - self.yaw)
-        out[..., 0] = 0.5 * self.width + scale * (points[..., 0] - self.lat + bend)
-        out[..., 1] = self.horizon + scale * (self.up - points[..., 1])
+        # scale * bend = focal * (curve / 2 * z - yaw)
+        u = scale * (points[..., 0] - self.lat) + (0.5 * self.focal * self.curve) * z
+        np.add(u, 0.5 * self.width - self.focal * self.yaw, out=out[..., 0])
+        np.add(scale * (self.up - points[..., 1]), self.horizon, out=out[..., 1])
         return out, z
 
     def fixed(self, points: Floats) -> Ints:
@@ -70,4 +70,4 @@ class Camera:
 
 def fixed_from_pixels(uv: Floats) -> Ints:
     """Pixels `[..., 2]` to OpenCV fixed point; pixel centres are at integers."""
-    return np.rint(np.clip(uv, -_REACH, _REACH) * (1 << SHIFT)).astype(np.int32)
+    return (uv * (1 << SHIFT) + 0.5).astype(np.int32)

@@ -15,9 +15,9 @@ def keyed(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(list(key))))
 
 
-def looks_table(rows: int, columns: int, *key: int) -> list[tuple[float, ...]]:
-    """`rows` tuples of `columns` uniform numbers in [0, 1): how the members of a stream of things look."""
-    return [tuple(row) for row in keyed(*key).random((rows, columns)).tolist()]
+def looks_table(rows: int, *key: int) -> list[tuple[float, ...]]:
+    """`rows` times ten uniform numbers in [0, 1): how the members of a stream of things look."""
+    return [tuple(row) for row in keyed(*key).random((rows, 10)).tolist()]
 
 
 class Dice:
@@ -47,4 +47,8 @@ class Dice:
 
     def looks(self) -> tuple[float, ...]:
         """Ten uniform numbers: enough for a thing's colours and proportions."""
-        return tuple(self.unit() for _ in range(10))
+        if len(self._buffer) < 10:
+            self._buffer = self._generator.random(256).tolist()
+        drawn = tuple(self._buffer[-10:])
+        del self._buffer[-10:]
+        return drawn

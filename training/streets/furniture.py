@@ -88,7 +88,7 @@ def _paint_head(p: Painter, u: float, v: float, scale: float, away: float, ours:
         colour = light.glow(lamp, away) if on else light.paint((46, 52, 58), away, 0.8)
         size = max(0.11 * scale, 0.4 if on else 0.0)
         if size > 0.35:
-            p.disc(u, v + (k - 1) * 0.32 * scale, size, size, colour, None)
+            p.disc(u, v + (k - 1) * 0.32 * scale, size, size, colour, TRAFFIC_LIGHT)
 
 
 def paint_sign(p: Painter, thing: Thing) -> None:
@@ -113,40 +113,38 @@ def paint_sign(p: Painter, thing: Thing) -> None:
         p.disc(u, at, rim, rim, paint((140, 140, 140)), TRAFFIC_SIGN)
     elif kind in (0, 1):
         p.disc(u, at, rim, rim, red, TRAFFIC_SIGN)
-        p.disc(u, at, 0.72 * rim, 0.72 * rim, white, None)
-        p.box(u - 0.3 * rim, at - 0.3 * rim, u + 0.3 * rim, at + 0.3 * rim, paint((50, 50, 50)), None)
+        p.disc(u, at, 0.72 * rim, 0.72 * rim, white, TRAFFIC_SIGN)
+        p.box(u - 0.3 * rim, at - 0.3 * rim, u + 0.3 * rim, at + 0.3 * rim, paint((50, 50, 50)), TRAFFIC_SIGN)
     elif kind == 2:
         p.disc(u, at, rim, rim, blue, TRAFFIC_SIGN)
-        p.box(u - 0.12 * rim, at - 0.5 * rim, u + 0.12 * rim, at + 0.5 * rim, white, None)
+        p.box(u - 0.12 * rim, at - 0.5 * rim, u + 0.12 * rim, at + 0.5 * rim, white, TRAFFIC_SIGN)
     elif kind == 3:
         _plate(p, u, at, 1.15 * rim, 3, math.pi / 2, red)
-        _plate(p, u, at, 0.65 * rim, 3, math.pi / 2, white, label=False)
+        _plate(p, u, at, 0.65 * rim, 3, math.pi / 2, white)
     elif kind == 4:
         _plate(p, u, at, 1.05 * rim, 8, math.pi / 8, red)
-        p.box(u - 0.6 * rim, at - 0.18 * rim, u + 0.6 * rim, at + 0.18 * rim, white, None)
+        p.box(u - 0.6 * rim, at - 0.18 * rim, u + 0.6 * rim, at + 0.18 * rim, white, TRAFFIC_SIGN)
     elif kind == 5:
         _plate(p, u, at, 1.1 * rim, 4, math.pi / 2, white)
-        _plate(p, u, at, 0.8 * rim, 4, math.pi / 2, yellow, label=False)
+        _plate(p, u, at, 0.8 * rim, 4, math.pi / 2, yellow)
     elif kind == 6:
         w = (0.9 + 0.7 * looks[5]) * scale
         board = blue if looks[6] < 0.4 else paint((90, 120, 30)) if looks[6] < 0.7 else yellow
         p.box(u - w, at - 0.45 * scale, u + w, at + 0.45 * scale, board, TRAFFIC_SIGN)
-        p.box(u - 0.8 * w, at - 0.2 * scale, u + 0.5 * w, at - 0.08 * scale, white, None)
-        p.box(u - 0.8 * w, at + 0.08 * scale, u + 0.2 * w, at + 0.2 * scale, white, None)
+        p.box(u - 0.8 * w, at - 0.2 * scale, u + 0.5 * w, at - 0.08 * scale, white, TRAFFIC_SIGN)
+        p.box(u - 0.8 * w, at + 0.08 * scale, u + 0.2 * w, at + 0.2 * scale, white, TRAFFIC_SIGN)
     else:
         p.box(u - rim, at - rim, u + rim, at + rim, blue, TRAFFIC_SIGN)
-        _plate(p, u, at, 0.75 * rim, 3, math.pi / 2, white, label=False)
+        _plate(p, u, at, 0.75 * rim, 3, math.pi / 2, white)
     if looks[7] < 0.35 and kind < 6:
         low = at + 1.5 * rim
         p.box(u - 0.9 * rim, low - 0.3 * rim, u + 0.9 * rim, low + 0.3 * rim, white, TRAFFIC_SIGN)
 
 
-def _plate(
-    p: Painter, u: float, v: float, r: float, sides: int, turn: float, colour: Colour, label: bool = True
-) -> None:
+def _plate(p: Painter, u: float, v: float, r: float, sides: int, turn: float, colour: Colour) -> None:
     angles = turn + np.arange(sides) * (2 * np.pi / sides)
     corners = np.stack([u + r * np.cos(angles), v - r * np.sin(angles)], axis=1)
-    p.fill(fixed_from_pixels(corners), colour, TRAFFIC_SIGN if label else None)
+    p.fill(fixed_from_pixels(corners), colour, TRAFFIC_SIGN)
 
 
 def paint_wires(p: Painter, s: float) -> None:
@@ -156,4 +154,4 @@ def paint_wires(p: Painter, s: float) -> None:
     paths[:, :, 0] = np.array([[-1.55], [1.55]])
     paths[:, :, 1] = 5.8
     paths[:, :, 2] = s + z
-    p.lines(list(p.camera.fixed(paths)), p.light.paint((60, 60, 62), 25.0, p.light.ambient), POLE, 1)
+    p.lines(p.camera.fixed(paths), p.light.paint((60, 60, 62), 25.0, p.light.ambient), POLE, 1)

@@ -21,31 +21,29 @@ _GRASS: Colour = (62, 138, 108)
 _WHITE: Colour = (222, 224, 226)
 
 
-def paint_sky(p: Painter, world: World, s: float, time: float) -> None:
+def paint_sky(p: Painter, world: World, time: float) -> None:
     """Gradient and drifting clouds down to the horizon, then hills and a far skyline standing on it."""
     light, camera = p.light, p.camera
     horizon = int(np.clip(np.ceil(camera.horizon) + 1, 0, camera.height))
-    p.labels[:horizon] = SKY
-    if horizon > 0:
-        t = (np.linspace(0, 1, horizon, dtype=np.float32) ** 1.3)[:, None]
-        column = np.array(light.sky_top, np.float32) * (1 - t) + np.array(light.sky_low, np.float32) * t
-        sky = np.repeat(column[:, None, :], camera.width, axis=1)
-        rows = np.arange(horizon, dtype=np.float32)
-        high = (np.float32(camera.horizon) - rows + 0.03 * camera.height) / camera.focal
-        drift = 256 * world.skyline[0] + 3.0 * time
+    if horizon > 0:  # painted at half size: nothing up there is sharp
+        rows, columns = -(-horizon // 2), -(-camera.width // 2)
+        t = (np.linspace(0, 1, rows, dtype=np.float32) ** 1.3)[:, None, None]
+        sky = np.array(light.sky_top, np.float32) * (1 - t) + np.array(light.sky_low, np.float32) * t
+        high = (camera.horizon - 2 * np.arange(rows, dtype=np.float32) + 0.03 * camera.height) / camera.focal
         v = (30.0 / (high + 0.12)).astype(np.float32)[:, None]
-        u = (np.arange(camera.width, dtype=np.float32) - camera.width / 2) / camera.focal
-        grid_u = (u[None, :] * v * 2.2 + np.float32(drift)) % 512
-        cover = cv2.remap(
-            cloud_tile(), grid_u, np.broadcast_to(v % 256, grid_u.shape).astype(np.float32),
-            cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP,
-        )  # fmt: skip
-        low = 200 - 150 * light.cloud
-        alpha = np.clip((cover.astype(np.float32) - low) * (1 / 90), 0, 1) * 0.85
+        u = (2 * np.arange(columns, dtype=np.float32) - camera.width / 2) / camera.focal
+        grid_u = ((u[None, :] * v * 2.2 + (256 * world.skyline[0] + 3.0 * time)) % 512).astype(np.float32)
+        grid_v = np.repeat(v % 256, columns, axis=1)
+        cover = cv2.remap(cloud_tile(), grid_u, grid_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        thick = cover.astype(np.float32) - (200 - 150 * light.cloud)
+        alpha = np.clip(thick * (1 / 90), 0, 1) * 0.85
         white = 250.0 if light.night < 0.3 else 150.0 - 90 * light.night
-        body = white - 0.32 * np.clip(cover.astype(np.float32) - low - 60, 0, 120)
-        sky += alpha[..., None] * (body[..., None] - sky)
-        p.image[:horizon] = np.clip(sky, 0, 255).astype(np.uint8)
+        body = white - 0.32 * np.clip(thick - 60, 0, 120)
+        sky = sky + alpha[..., None] * (body[..., None] - sky)
+        small = np.clip(sky, 0, 255).astype(np.uint8)
+        large = cv2.resize(small, (2 * columns, 2 * rows), interpolation=cv2.INTER_LINEAR)
+        p.canvas[:horizon, :, :3] = large[:horizon, : camera.width]
+    p.canvas[:horizon, :, 3] = SKY
     _paint_skyline(p, world)
 
 
@@ -84,8 +82,7 @@ def paint_ground(p: Painter, profile: Profile, s: float) -> None:
     """Flat colours of the street's bands; grain comes with `texture_ground`."""
     camera = p.camera
     top = int(np.clip(np.ceil(camera.horizon) + 1, 0, camera.height))
-    p.image[top:] = _GRASS
-    p.labels[top:] = TERRAIN
+    p.canvas[top:] = (*_GRASS, TERRAIN)
     front, kerb = profile.front + 0.6, profile.kerb
     p.quad(_band(-front, front, s), _WALK, SIDEWALK)
     if profile.verge:
@@ -125,7 +122,7 @@ def _dashes(p: Painter, lat: float, s: float, half: float, dash: float, every: f
     boxes = np.zeros((len(starts), 4, 3))
     boxes[:, :, 0] = lat + np.array([-half, half, half, -half])
     boxes[:, :, 2] = starts[:, None] + np.array([0, 0, dash, dash])
-    p.fill_all(list(p.camera.fixed(boxes)), _WHITE, ROAD)
+    p.fill_all(p.camera.fixed(boxes), _WHITE, ROAD)
 
 
 def _paint_tracks(p: Painter, profile: Profile, s: float) -> None:
@@ -153,7 +150,7 @@ def paint_mark(p: Painter, thing: Thing, profile: Profile) -> None:
         bars[:, :, 2] = s + np.array([0, 0, thing.size, thing.size])
         if s - p.camera.s > 0:
             p.quad(_rect(-profile.kerb, profile.kerb, s, s + thing.size), _ASPHALT, ROAD)
-            p.fill_all(list(p.camera.fixed(bars)), _WHITE, ROAD)
+            p.fill_all(p.camera.fixed(bars), _WHITE, ROAD)
     elif thing.kind == "gap":
         side = 1 if lat > 0 else -1
         far = lat + side * 60
@@ -194,23 +191,23 @@ def texture_ground(p: Painter, shadow: npt.NDArray[np.uint8]) -> None:
         ground_tile(), across, np.repeat(along[:, None], camera.width, axis=1),
         cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP,
     )  # fmt: skip
-    labels = p.labels[top:]
-    grain = tile[..., 0].copy()
-    np.copyto(grain, tile[..., 1], where=labels == SIDEWALK)
-    np.copyto(grain, tile[..., 2], where=labels == TERRAIN)
+    canvas = p.canvas[top:]
+    labels = cv2.extractChannel(canvas, 3)
+    grain = cv2.extractChannel(tile, 0)
+    cv2.copyTo(cv2.extractChannel(tile, 1), (labels == SIDEWALK).view(np.uint8), grain)
+    cv2.copyTo(cv2.extractChannel(tile, 2), (labels == TERRAIN).view(np.uint8), grain)
     fade = (1 / (1 + (z / (0.05 * camera.focal)) ** 2) / 128).astype(np.float32)
     gain = 1 + (grain.astype(np.float32) - 128) * fade[:, None]
     lit = light.facing(0, 1, 0)
-    dark = 1 - light.ambient * 0.8 / max(lit, 1e-3)
-    gain *= lit * (1 - np.float32(max(0.25, dark) / 255) * shadow[top:].astype(np.float32))
+    dark = max(0.25, 1 - light.ambient * 0.8 / max(lit, 1e-3))
     clear = np.exp(-z / np.float32(light.visibility))
-    gain *= clear[:, None]
-    ground = p.image[top:].astype(np.float32)
-    fog = (1 - clear)[:, None] * np.array(light.haze, np.float32)
-    ground *= gain[..., None] * np.array(light.cast, np.float32)
-    ground += fog[:, None, :]
-    wild = (labels == VEGETATION) | (labels == BUILDING)  # a skyline's foot just below the horizon
-    kept = p.image[top:][wild]
-    np.clip(ground, 0, 255, out=ground)
-    p.image[top:] = ground.astype(np.uint8)
-    p.image[top:][wild] = kept
+    gain *= (1 - np.float32(dark / 255) * shadow[top:]) * (lit * clear)[:, None]
+    far = np.isin(labels[:4], (VEGETATION, BUILDING))  # the skyline's foot just below the horizon keeps its colour
+    kept = canvas[:4][far]
+    for channel in range(3):
+        flat = cv2.extractChannel(canvas, channel).astype(np.float32)
+        flat *= gain
+        flat *= np.float32(light.cast[channel])
+        flat += ((1 - clear) * np.float32(light.haze[channel]))[:, None]
+        cv2.insertChannel(np.clip(flat, 0, 255).astype(np.uint8), canvas, channel)
+    canvas[:4][far] = kept

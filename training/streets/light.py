@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from training.streets.dice import Dice
 
-__all__ = ["Colour", "Light", "light_from_dice"]
+__all__ = ["Colour", "Light", "light_from_dice", "tone"]
 
 Colour = tuple[float, float, float]  # blue, green, red in 0..255
 
@@ -91,3 +91,8 @@ def light_from_dice(dice: Dice) -> Light:
         cloud=min(1.0, cloud * dice.between(0.5, 1.5)),
         night=night,
     )
+
+
+def tone(colour: Colour, gain: float) -> Colour:
+    """A lighter or darker colour."""
+    return (colour[0] * gain, colour[1] * gain, colour[2] * gain)

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.streets.camera import Floats
 
-__all__ = ["Mesh", "mesh_for"]
+__all__ = ["GLASS", "HEAD", "SIGN", "TAIL", "Mesh", "mesh_for"]
 
 # Roles index the palette in vehicles.py.
 BODY, GLASS, DARK, TAIL, HEAD, PLATE, CARGO, METAL, SIGN, STRIPE, GREY = range(11)

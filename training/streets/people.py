@@ -76,7 +76,7 @@ def _paint_rings(
         rings[k, :, 2] = along + (radius - tyre / 2) * _COS
     uv, z = p.camera.pixels(pose.place(rings))
     thickness = max(1, int(tyre * p.camera.focal / float(z.min()) + 0.4))
-    p.lines(list(fixed_from_pixels(uv)), colour, label, thickness, closed=True)
+    p.lines(fixed_from_pixels(uv), colour, label, thickness, closed=True)
 
 
 _TURN = np.arange(18) * (2 * np.pi / 18)

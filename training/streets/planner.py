@@ -53,14 +53,17 @@ def _plan_plots(world: World, dice: Dice, things: list[Thing], k: int, side: int
             length = dice.between(8.0, 17.0)
             if last - at - length < 7.0:
                 length = last - at
-            left = dice.unit()
-            kind = _PLOTS[-1]
-            for kind, share in zip(_PLOTS, shares, strict=True):
-                left -= share
-                if left < 0:
-                    break
+            kind = _plot_kind(dice.unit(), shares)
             things.append(Thing(kind, side * world.profile.front, at, length, dice.looks()))
             at += length
+
+
+def _plot_kind(u: float, shares: tuple[float, ...]) -> str:
+    for kind, share in zip(_PLOTS, shares, strict=True):
+        u -= share
+        if u < 0:
+            return kind
+    return _PLOTS[-1]
 
 
 def _plan_furniture(
@@ -162,7 +165,7 @@ def _plan_ground(world: World, dice: Dice, things: list[Thing], start: float) ->
     p = world.profile
     for _ in range(int(dice.between(1, 5))):
         kind = dice.pick(("patch", "patch", "cover", "arrow"))
-        lat = dice.between(-p.driving + 0.5, p.driving - 1.5)
+        lat = dice.pick((-1, 1)) * dice.between(p.median + 0.7, p.driving - 0.7)
         if kind == "arrow":
             lane = int(dice.unit() * p.lanes)
             lat = p.median + (lane + 0.5) * p.lane

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from training.streets.camera import NEAR, Camera, Floats
+from training.streets.camera import FAR, NEAR, Camera, Floats, fixed_from_pixels
 from training.streets.classes import VOID
 from training.streets.dice import Dice
 from training.streets.frontage import paint_plot, paint_railing
@@ -51,12 +51,11 @@ def camera_at(world: World, time: float, size: tuple[int, int]) -> Camera:
 def render(world: World, time: float, size: tuple[int, int], dice: Dice, motion: float = 0.0) -> tuple[Bytes, Bytes]:
     """Image uint8 BGR `[H,W,3]` and labels uint8 `[H,W]` of `world` at `time`; `dice` drives the sensor."""
     camera = camera_at(world, time, size)
-    image, labels = np.zeros((*size, 3), np.uint8), np.full(size, VOID, np.uint8)
-    p = Painter(camera, world.light, image, labels)
+    p = Painter(camera, world.light, np.zeros((*size, 4), np.uint8))
     first = math.floor((camera.s - 20) / CHUNK)
     things = [t for k in range(first, first + 6) for t in world.chunk(k)]
     moving = _moving(world, time, camera, things)
-    paint_sky(p, world, camera.s, time)
+    paint_sky(p, world, time)
     paint_ground(p, world.profile, camera.s)
     for thing in sorted((t for t in things if t.kind in _MARKS), key=lambda t: _MARKS[t.kind]):
         if thing.s + max(thing.size, 5.0) > camera.s + NEAR:
@@ -69,9 +68,11 @@ def render(world: World, time: float, size: tuple[int, int], dice: Dice, motion:
     for _, paint in sorted(jobs, key=lambda job: -job[0]):
         paint()
     exposure = 1 + 0.10 * math.sin(0.11 * time + 9 * world.bend) + 0.06 * math.sin(0.53 * time)
-    developed = develop(image, camera, dice, exposure, world.light.night, motion)
     if world.bonnet:
-        _paint_bonnet(developed, labels, world)
+        _paint_bonnet(p, world)
+    image = np.asarray(cv2.cvtColor(p.canvas, cv2.COLOR_BGRA2BGR), np.uint8)
+    labels = np.asarray(cv2.extractChannel(p.canvas, 3), np.uint8)
+    developed = develop(image, camera, dice, exposure, world.light.night, motion)
     return developed, labels
 
 
@@ -131,7 +132,7 @@ def _mover(p: Painter, thing: Thing, time: float) -> Callable[[], None]:
 def _moving(world: World, time: float, camera: Camera, things: list[Thing]) -> list[Thing]:
     """Everything that moves, as it stands at `time`."""
     found: list[Thing] = []
-    s0, s1 = camera.s - 6, camera.s + 125
+    s0 = camera.s - 6
     for stream in world.streams:
         yaw = 0.0 if stream.speed >= 0 else math.pi
         near = {"walker": 75.0, "cyclist": 80.0}.get(stream.kind, 125.0)
@@ -166,8 +167,9 @@ def _moving(world: World, time: float, camera: Camera, things: list[Thing]) -> l
     kept = []
     for thing in found:
         back = {"tram": 4.7, "bus": 5.8, "truck": 4.1, "car": 2.4}.get(thing.kind, 0.6)
-        radius = back + 1.5
-        if s0 < thing.s < s1 and thing.s - 0.8 * back > camera.s + 0.5 and camera.sees(thing.lat, thing.s, radius):
+        beside = back > 1 and abs(thing.lat - camera.lat) > 2.0  # its flank may start behind the camera
+        ahead = thing.s - camera.s + (back if beside else -0.8 * back)
+        if ahead > 0.8 and camera.sees(thing.lat, max(thing.s, camera.s + ahead), back + 1.5):
             kept.append(thing)
     return kept
 
@@ -193,7 +195,7 @@ def _crossing(world: World, thing: Thing, time: float) -> Thing | None:
 def _shadows(p: Painter, things: list[Thing], moving: list[Thing]) -> Bytes:
     """Where the ground is dark: under vehicles and people, and cast away from the sun. uint8 `[H,W]`."""
     camera, light = p.camera, p.light
-    mask = np.zeros(p.labels.shape, np.uint8)
+    mask = np.zeros(p.canvas.shape[:2], np.uint8)
     slope = 1 / max(light.sun_up, 0.3)
     cast_lat, cast_s = -light.sun_lat * slope, -light.sun_s * slope
     casts: list[Floats] = []
@@ -215,10 +217,10 @@ def _shadows(p: Painter, things: list[Thing], moving: list[Thing]) -> Bytes:
                         ]
                     )
                 )
-        elif t.kind in _SHADOWS and strong and t.s > camera.s + 2:
+        elif t.kind in _SHADOWS and strong and camera.s + 2 < t.s < camera.s + 45:
             high, wide = _SHADOWS[t.kind]
             casts.append(_strip(t.lat, t.s, cast_lat * high, cast_s * high, wide))
-        elif t.kind == "tree" and t.s > camera.s + 2:
+        elif t.kind == "tree" and camera.s + 2 < t.s < camera.s + 60:
             ring = np.arange(12) * (2 * np.pi / 12)
             r = 0.32 * t.size * (1 + 0.15 * np.sin(5 * ring + 9 * t.looks[0]))
             lat, s = t.lat + cast_lat * 0.6 * t.size * strong, t.s + cast_s * 0.6 * t.size * strong
@@ -227,7 +229,7 @@ def _shadows(p: Painter, things: list[Thing], moving: list[Thing]) -> Bytes:
         if quad[:, 2].max() > camera.s + NEAR:
             cv2.fillPoly(mask, [camera.fixed(quad)], (150,), cv2.LINE_8, 4)
     for t in [*moving, *things]:
-        if t.s < camera.s + 1:
+        if not camera.s + 1 < t.s < camera.s + 70:
             continue
         if t.kind in ("car", "truck", "bus", "tram"):
             long, wide = footprint(t.kind)
@@ -253,14 +255,15 @@ def _strip(lat: float, s: float, d_lat: float, d_s: float, wide: float) -> Float
     )  # fmt: skip
 
 
-def _paint_bonnet(image: Bytes, labels: Bytes, world: World) -> None:
+def _paint_bonnet(p: Painter, world: World) -> None:
     """Our own bonnet along the bottom edge, which has no class."""
-    height, width = labels.shape
+    height, width = p.canvas.shape[:2]
     u = np.linspace(-0.02, 1.02, 24)
     rise = 0.035 + 0.05 * world.skyline[4]
-    v = 1 - rise * (1 - (2 * u - 1) ** 4 * 0.7)
-    outline = np.concatenate([np.stack([u * width, v * height], 1), [(1.02 * width, height), (-0.02 * width, height)]])
-    points = np.rint(outline * 16).astype(np.int32)
-    tone = 40 + 110 * world.skyline[5]
-    cv2.fillPoly(image, [points], (tone, tone, tone * 1.02), cv2.LINE_8, 4)
-    cv2.fillPoly(labels, [points], (VOID,), cv2.LINE_8, 4)
+    base = 30 + 110 * world.skyline[5]
+    for inset, gain in ((0.0, 1.0), (0.012, 0.8)):
+        v = 1 + inset - rise * (1 - (2 * u - 1) ** 4 * 0.7)
+        edge = np.stack([u * width, v * height], axis=1)
+        outline = np.concatenate([edge, [(1.02 * width, 1.1 * height), (-0.02 * width, 1.1 * height)]])
+        tone = base * gain * (1 - 0.6 * world.light.night)
+        p.fill(fixed_from_pixels(outline), (tone, tone, tone), VOID)

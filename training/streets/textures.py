@@ -51,7 +51,7 @@ def cloud_tile() -> Bytes:
     rng = keyed(7002)
     noise = sum(a * _wrapped_noise(rng, 512, s) for a, s in ((1.0, 36), (0.55, 14), (0.25, 5)))
     squeezed = cv2.resize(np.asarray(noise, np.float32), (512, 256), interpolation=cv2.INTER_AREA)
-    return np.clip(128 + 70 * squeezed, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 70 * squeezed, 0, 255), np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ import numpy as np
 from training.streets.camera import Floats, fixed_from_pixels
 from training.streets.classes import BUS, CAR, TRAIN, TRUCK
 from training.streets.light import Colour
-from training.streets.meshes import Mesh, mesh_for
+from training.streets.meshes import GLASS, HEAD, SIGN, TAIL, Mesh, mesh_for
 from training.streets.painter import Painter
 
 __all__ = ["KINDS", "footprint", "paint_vehicle"]
@@ -79,21 +79,21 @@ def paint_vehicle(
     ab, bc = uv[:, 2] - uv[:, 0], uv[:, 3] - uv[:, 1]
     area = ab[:, 0] * bc[:, 1] - ab[:, 1] * bc[:, 0]
     fixed = fixed_from_pixels(uv)
-    detail = size > 3.0
+    detail = size > 5.0
     wheels_at: int | None = mesh.wheels_after
     for index in np.flatnonzero(area < 0).tolist():
         if wheels_at is not None and index >= wheels_at:
             _paint_wheels(p, mesh, lat, s, cos, sin, away, label, size)
             wheels_at = None
-        outline = mesh.outline[index]
-        if not (outline or detail):
-            continue
         role = mesh.roles[index]
-        if (role in (3, 4, 8) and (p.light.night > 0.3 or role == 8)) or (role == 1 and p.light.night > 0.5 and kind in ("bus", "tram")):
+        if not (detail or mesh.outline[index] or role == GLASS):
+            continue
+        lamp = role == SIGN or (p.light.night > 0.3 and role in (TAIL, HEAD))
+        if lamp or (role == GLASS and p.light.night > 0.5 and kind in ("bus", "tram")):
             colour = p.light.glow(palette[role], away)
         else:
             colour = p.light.paint(palette[role], away, shades[index])
-        p.fill(fixed[index], colour, label if outline else None)
+        p.fill(fixed[index], colour, label)
     if wheels_at is not None:
         _paint_wheels(p, mesh, lat, s, cos, sin, away, label, size)
 
@@ -140,8 +140,8 @@ def _paint_wheels(
         return
     fixed = fixed_from_pixels(uv[facing])
     tyre = p.light.paint((34, 33, 32), away, p.light.ambient)
-    p.fill_all(list(fixed), tyre, label)
+    p.fill_all(fixed, tyre, label)
     if size > 6.0:
         centre = uv[facing].mean(axis=1, keepdims=True)
         hubs = fixed_from_pixels(centre + 0.55 * (uv[facing] - centre))
-        p.fill_all(list(hubs), p.light.paint((150, 150, 150), away, p.light.ambient), None)
+        p.fill_all(hubs, p.light.paint((150, 150, 150), away, p.light.ambient), label)

@@ -135,7 +135,7 @@ class World:
         streams: list[Stream] = []
 
         def add(kind: str, lat: float, speed: float, spacing: float, share: float) -> None:
-            table = looks_table(64, 10, *self._key, 3, len(streams))
+            table = looks_table(32, *self._key, 3, len(streams))
             offset = dice.unit() * spacing
             streams.append(Stream(kind, lat, speed, spacing, offset, share, table))
 
