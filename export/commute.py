@@ -15,9 +15,8 @@ __all__ = ["fuse_poolings", "hoist"]
 
 def hoist(model: ir.Model) -> None:
     """Take pointwise operators and argmax over channels before the splits and merges whose result they read."""
-    moved = True
-    while moved:
-        moved = any([_hoist(model.graph, node) for node in list(model.graph)])
+    while sum(_hoist(model.graph, node) for node in list(model.graph)):
+        pass  # what has moved may now stand behind the next pooling
     common.RemoveUnusedNodesPass()(model)
 
 
@@ -25,6 +24,9 @@ def fuse_poolings(model: ir.Model) -> None:
     """Number the poolings, then make one of consecutive splits and one of consecutive merges."""
     number_poolings(model.graph)
     for node in list(model.graph):
+        if (is_split(node) or is_merge(node)) and window_of(node) == (1, 1):
+            _remove(model.graph, node)
+            continue
         value = node.inputs[0] if node.inputs else None
         before = value.producer() if value else None
         if before is None or value is None or only_reader(value) is not node:
@@ -76,6 +78,13 @@ def _argmax_before_merge(graph: ir.Graph, argmax: ir.Node, merge: ir.Node) -> No
     split_shape = sizes(source)
     result.shape = ir.Shape([None, *split_shape[2:]])
     graph.insert_after(argmax, labels)
+
+
+def _remove(graph: ir.Graph, node: ir.Node) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _fuse(graph: ir.Graph, first: ir.Node, second: ir.Node) -> None:

@@ -60,9 +60,7 @@ def finish_labels(model: ir.Model, batch: str, crop: tuple[int, int] | None) -> 
     if crop is not None:
         outputs = [_cropped(graph, output, crop) for output in outputs]
     _, height, width = sizes(outputs[0])
-    cast = new_node(
-        "Cast", outputs[:1], LABELS, [batch, height, width], ir.DataType.UINT8, to=ir.DataType.UINT8.value
-    )
+    cast = new_node("Cast", outputs[:1], LABELS, [batch, height, width], ir.DataType.UINT8, to=ir.DataType.UINT8.value)
     graph.append(cast)
     outputs[0] = cast.outputs[0]
     if len(outputs) > 1:

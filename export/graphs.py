@@ -26,7 +26,7 @@ __all__ = ["Graphs", "contract_for", "graphs_from_network"]
 class Graphs:
     """Finished graphs by part (`model`, and `stem` and `trunk` where there is a cut).
 
-    `layouts` has the windows that every convolution's output is split by in `model`, by the convolution's name.
+    `layouts` has the windows that the output of each node of `model` is split by, under the node's name.
     """
 
     parts: Mapping[str, ir.Model]
@@ -64,7 +64,8 @@ def graphs_from_network(
     add_frames_input(model, contract)
     add_labels(model, logits)
     hoist(model)
-    layouts = {node.name: layout for node, layout in _convolutions(model)}
+    values = layouts_of(model.graph)
+    layouts = {node.name or "": values[node.outputs[0]] for node in model.graph}
     levels = split_levels(model)
     parts, cut = {"model": model}, None
     if levels and cut_level:
@@ -82,11 +83,6 @@ def graphs_from_network(
             finish_labels(part, batch, contract.size if padded and name == "model" else None)
         _finish(part, name)
     return Graphs(parts, cut, contract, layouts)
-
-
-def _convolutions(model: ir.Model) -> list[tuple[ir.Node, Layout]]:
-    layouts = layouts_of(model.graph)
-    return [(node, layouts[node.outputs[0]]) for node in model.graph if node.op_type == "Conv"]
 
 
 def _finish(model: ir.Model, name: str) -> None:

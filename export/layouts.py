@@ -20,17 +20,72 @@ __all__ = ["POINTWISE", "Layout", "check_merged", "grid", "layouts_of", "number_
 
 Layout = tuple[Window, ...]
 
+# fmt: off (one operator a line would take a page)
 POINTWISE = frozenset(
-    "Abs Cast Ceil Celu Clip Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Reciprocal "
-    "Relu Round Selu Sigmoid Sign Softplus Softsign Sqrt Tanh ThresholdedRelu".split()
+    {
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Celu",
+        "Clip",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "Log",
+        "Mish",
+        "Neg",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Tanh",
+        "ThresholdedRelu",
+    }
 )
 """Operators that treat every number by itself and read one tensor (Clip's limits are constants)."""
 
 _PER_IMAGE = frozenset(
-    "AveragePool BatchNormalization Conv ConvTranspose GlobalAveragePool GlobalMaxPool GroupNormalization "
-    "InstanceNormalization LRN LpPool MaxPool".split()
+    {
+        "AveragePool",
+        "BatchNormalization",
+        "Conv",
+        "ConvTranspose",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LRN",
+        "LpPool",
+        "MaxPool",
+    }
 )
-_BROADCASTING = frozenset("Add Div Max Mean Min Mul PRelu Pow Sub Sum Where".split())
+_BROADCASTING = frozenset(
+    {
+        "Add",
+        "Div",
+        "Max",
+        "Mean",
+        "Min",
+        "Mul",
+        "PRelu",
+        "Pow",
+        "Sub",
+        "Sum",
+        "Where",
+    }
+)
+# fmt: on
 
 
 def grid(layout: Layout) -> Window:
@@ -43,7 +98,7 @@ def layouts_of(graph: ir.Graph) -> dict[ir.Value, Layout]:
 
     Raises InputError where split batches are mixed, or merged in another order than they were split.
     """
-    layouts: dict[ir.Value, Layout] = {value: () for value in graph.inputs}
+    layouts: dict[ir.Value, Layout] = dict.fromkeys(graph.inputs, ())
     for node in graph:
         layout = _layout_after(node, layouts)
         for output in node.outputs:

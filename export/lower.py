@@ -67,7 +67,8 @@ def _extents(pool: ir.Node) -> tuple[dict[int, int], list[int]]:
     else:
         after = [-1, *channels, height * rows, width * columns]
     extents = {_BATCH: -1, _HEIGHT: height, _WIDTH: width}
-    extents |= {_CHANNELS: size for size in channels}
+    if channels:
+        extents[_CHANNELS] = channels[0]
     pooled = {_ROWS: grid_rows, _COLUMNS: grid_columns, _WINDOW_ROWS: rows, _WINDOW_COLUMNS: columns}
     extents |= {axis: size for axis, size in pooled.items() if size > 1}
     return extents, after

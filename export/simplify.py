@@ -46,7 +46,7 @@ def set_weights(
             continue
         old = conv.inputs[index]
         conv.replace_input_with(index, None)
-        if old is not None and old.name in graph.initializers and not old.uses():
+        if old is not None and old.name and old.name in graph.initializers and not old.uses():
             del graph.initializers[old.name]
         name = f"{conv.name}.{kind}"
         while name in graph.initializers:  # still in use by a convolution that shares it

@@ -1,6 +1,7 @@
 """What an export wrote, as a few lines and as JSON."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
@@ -24,6 +25,7 @@ def print_summary(package: Package) -> None:
         listed = ", ".join(f"{count} {name}" for name, count in operators.most_common())
         megabytes = package.path(graph).stat().st_size / 1e6
         print(f"  {graph.file:<12}{megabytes:8.2f} MB  {sum(operators.values()):4} operators: {listed}")
+    _print_verification(manifest.verification)
 
 
 def summary_json(package: Package) -> dict[str, Any]:
@@ -46,3 +48,14 @@ def summary_json(package: Package) -> dict[str, Any]:
 def _operators(package: Package, graph: Graph) -> Counter[str]:
     model = onnx.load(package.path(graph), load_external_data=False)
     return Counter(node.op_type for node in model.graph.node)
+
+
+def _print_verification(report: Mapping[str, Any]) -> None:
+    height, width = report["size"]
+    print(f"verified against PyTorch on {report['frames']} frames of {height}x{width}, {report['near_ties']} near ties")
+    print(f"  {'':<16} {'labels':>10} {'max error':>10} {'of scale':>10}")
+    for row in report["comparisons"]:
+        print(
+            f"  {row['compared']:<16} {row['label_agreement']:>10.4%} {row['max_error']:>10.2g} "
+            f"{row['relative_error']:>10.2g}"
+        )

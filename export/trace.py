@@ -36,7 +36,9 @@ def trace(network: nn.Module, height: int, width: int) -> ir.Model:
     """
     for name, weight in network.state_dict().items():
         if not torch.isfinite(weight).all():
-            raise CheckpointError(f"The network has NaN or infinite values in {name}: go back to an earlier checkpoint.")
+            raise CheckpointError(
+                f"The network has NaN or infinite values in {name}: go back to an earlier checkpoint."
+            )
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             _Traced(network).eval(),

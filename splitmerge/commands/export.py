@@ -10,7 +10,9 @@ HELP = "Export a checkpoint to a package: ONNX graphs, verified against PyTorch,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="weights from `splitmerge train`")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="FILE", help="weights from `splitmerge train`"
+    )
     parser.add_argument("--size", required=True, metavar="HxW", help="height and width of the frames, such as 512x1024")
     parser.add_argument("--package", type=Path, required=True, metavar="DIR", help="folder to write, or to replace")
     parser.add_argument(

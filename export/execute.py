@@ -1,0 +1,111 @@
+"""Run exported graphs in ONNX Runtime and look inside them. All results are put back at the frame's padded size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.ends import FRAMES, LABELS
+from export.graphs import Graphs
+from export.layouts import grid
+from export.nodes import Window
+
+__all__ = ["Result", "dense_from_batches", "run_model", "run_parts"]
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Labels uint8 `[N,H,W]`, logits float32 `[N,classes,H,W]`, and by their nodes' names the values looked into."""
+
+    labels: NDArray[np.uint8]
+    logits: Array
+    values: dict[str, Array]
+
+
+def run_model(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> Result:
+    """Run the whole graph on frames uint8 `[N,H,W,3]`. With `layers` the convolutions' outputs come along."""
+    model = graphs.parts["model"]
+    names = _looked_into(model, layers)
+    outputs = _Session(model, names).run({FRAMES: frames})
+    dense = {name: dense_from_batches(outputs[name], grid(graphs.layouts[name])) for name in names}
+    return _result(graphs, outputs[LABELS][:, None], dense, names[0])
+
+
+def run_parts(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> Result:
+    """Run the stem, then the trunk on its split batches, a few at a time and in random order, and interleave."""
+    stem, trunk, cut = graphs.parts["stem"], graphs.parts["trunk"], graphs.cut
+    assert cut is not None
+    in_stem = _looked_into(stem, True) if layers else []
+    made = _Session(stem, in_stem).run({FRAMES: frames})
+    dense = {name: dense_from_batches(made[name], grid(graphs.layouts[name])) for name in in_stem}
+    in_trunk = _looked_into(trunk, layers)
+    session = _Session(trunk, in_trunk)
+    features = {value.name or "": made[value.name or ""] for value in trunk.graph.inputs}
+    by_batch: list[dict[str, Array]] = [{} for _ in range(len(frames) * cut.batches)]
+    order = np.random.default_rng(0).permutation(len(by_batch))
+    for some in np.array_split(order, min(len(order), 64)):
+        outputs = session.run({name: value[some] for name, value in features.items()})
+        within = {name: grid(graphs.layouts[name][cut.level :]) for name in in_trunk}
+        parts = {name: dense_from_batches(outputs[name], window) for name, window in within.items()}
+        parts[LABELS] = outputs[LABELS][:, None]
+        for position, batch in enumerate(some):
+            by_batch[batch] = {name: value[position] for name, value in parts.items()}
+    window = cut.rows, cut.columns
+    for name in [LABELS, *in_trunk]:
+        dense[name] = dense_from_batches(np.stack([batch[name] for batch in by_batch]), window)
+    return _result(graphs, dense.pop(LABELS), dense, in_trunk[0])
+
+
+def dense_from_batches(batches: NDArray[Any], window: Window) -> NDArray[Any]:
+    """Interleave split batches in pixel order: batch (n,k,l) of `[N*r*c,C,h,w]` becomes `[n, :, k::r, l::c]`."""
+    rows, columns = window
+    count, channels, height, width = batches.shape
+    dense = np.empty((count // (rows * columns), channels, height * rows, width * columns), batches.dtype)
+    for index in range(rows * columns):
+        row, column = divmod(index, columns)
+        dense[:, :, row::rows, column::columns] = batches[index :: rows * columns]
+    return dense
+
+
+class _Session:
+    """ONNX Runtime on one graph, which also returns the values that are looked into."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
+        opened = model.clone()
+        values = {node.name: node.outputs[0] for node in opened.graph}
+        opened.graph.outputs.extend(values[name] for name in names if not values[name].is_graph_output())
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # shapes of graphs cut at 32x32 make it warn about buffers it cannot reuse
+        data = ir.to_proto(opened).SerializeToString()
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._names = {name: values[name].name or "" for name in names}
+        self._names |= {value.name or "": value.name or "" for value in model.graph.outputs}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs, by name; what is looked into by its node's name."""
+        outputs = self._session.run(list(self._names.values()), dict(inputs))
+        return dict(zip(self._names, outputs, strict=True))
+
+
+def _looked_into(model: ir.Model, layers: bool) -> list[str]:
+    """Names of nodes: the one whose output argmax reads (where there is one), then the convolutions if asked for."""
+    names = []
+    for node in model.graph:
+        if node.op_type == "ArgMax" and node.inputs[0] is not None:
+            producer = node.inputs[0].producer()
+            assert producer is not None
+            names.append(producer.name or "")
+    if layers:
+        names += [node.name or "" for node in model.graph if node.op_type == "Conv" and node.name not in names]
+    return names
+
+
+def _result(graphs: Graphs, labels: NDArray[Any], dense: dict[str, Array], scores: str) -> Result:
+    height, width = graphs.contract.size
+    return Result(labels[:, 0, :height, :width], dense[scores][:, :, :height, :width], dense)
