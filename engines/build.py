@@ -8,7 +8,7 @@ from pathlib import Path
 from engines.backends import choose_backend
 from engines.compiler import Compiled, Compiler, GpuOptions
 from engines.sidecar import SUFFIXES, Sidecar, engine_folder, write_sidecar
-from splitmerge.errors import EngineError
+from splitmerge.errors import EngineError, InputError
 from splitmerge.files import new_folder, sha256_of
 from splitmerge.package import Graph, Package
 
@@ -39,12 +39,17 @@ def build_engines(
     """
     backend, _ = choose_backend(backend)
     options = options or GpuOptions()
+    if backend == "onnxruntime" and options.capability:
+        raise InputError(
+            f"Compute capability {options.capability} is a GPU's and {backend} runs on the CPU: leave it out, or build "
+            "with --backend tensorrt-rtx."
+        )
+    wanted = parts or parts_to_build(package, precision)
     compiler = _compiler(backend, options)
-    capability = options.capability if backend != "onnxruntime" else None
-    folder = engine_folder(package, backend, precision, capability)
+    folder = engine_folder(package, backend, precision, options.capability)
     built = []
     with new_folder(folder) as temporary:
-        for part in parts or parts_to_build(package, precision):
+        for part in wanted:
             engine = temporary / (part + SUFFIXES[backend])
             seconds, compiled = _compile(package, package.parts(precision)[part], engine, compiler)
             write_sidecar(engine, _sidecar(package, backend, precision, part, engine, compiled, seconds))

@@ -68,10 +68,11 @@ def read_sidecar(engine: Path) -> Sidecar:
     """The sidecar of the engine file `engine`. Raises EngineError where there is none that can be understood."""
     path = engine.with_suffix(".json")
     try:
-        value = read_json(path)
-        sidecar = Sidecar(**value)
+        sidecar = Sidecar(**read_json(path))
     except (InputError, TypeError) as error:
         raise EngineError(f"{path} does not describe an engine ({error}): build the engine again.") from None
+    if not isinstance(sidecar.machine, dict):
+        raise EngineError(f"{path} does not describe an engine (it names no machine): build the engine again.")
     return sidecar
 
 

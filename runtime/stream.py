@@ -20,6 +20,7 @@ __all__ = ["FrameStats", "Labels", "Stream", "Whole"]
 
 Labels = NDArray[np.uint8]
 _UINT8 = np.dtype(np.uint8)
+_LABELS = "labels"  # a graph exported with logits has them beside it, unused here
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Whole:
 
     def __init__(self, engine: Engine, contract: InputContract) -> None:
         self._device, self._context = engine.device, engine.create_context()
-        (frames,), (labels,) = engine.inputs, engine.outputs
+        (frames,) = engine.inputs
         self._frame = self._device.empty((1, *contract.size, 3), _UINT8)
         self._labels = self._device.empty((1, *contract.size), _UINT8)
-        self._feeds, self._outputs = {frames.name: self._frame}, {labels.name: self._labels}
+        self._feeds, self._outputs = {frames.name: self._frame}, {_LABELS: self._labels}
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
@@ -64,15 +65,14 @@ class Stream:
         _check_fit(stem, trunk)
         self._cut, self._schedule, self._size = cut, schedule, contract.size
         self._device, self._stem = stem.device, stem.create_context()
-        (frames,), (labels,) = stem.inputs, trunk.outputs
+        (frames,) = stem.inputs
         self._frame = self._device.empty((1, *contract.size, 3), _UINT8)
         self._feeds = {frames.name: self._frame}
         self._features = {t.name: _empty(self._device, t, cut.batches) for t in stem.outputs}
         longest = max(len(run) for run in schedule)
         small = (longest, contract.padded_height // cut.rows, contract.padded_width // cut.columns)
         self._workers = [
-            _Worker(trunk.create_context(), self._device, labels.name, self._device.empty(small, _UINT8))
-            for _ in range(contexts)
+            _Worker(trunk.create_context(), self._device, self._device.empty(small, _UINT8)) for _ in range(contexts)
         ]
         self._padded: Labels = np.empty((contract.padded_height, contract.padded_width), np.uint8)
 
@@ -132,14 +132,13 @@ class _Worker:
 
     context: Context
     device: Device
-    output: str
     buffer: Buffer
 
     def labels(self, features: dict[str, Buffer], run: range) -> Labels:
         """Labels uint8 [n,h,w] of the split batches `run`, valid until the next call."""
         feeds = {name: buffer.batches(run.start, run.stop) for name, buffer in features.items()}
         labels = self.buffer.batches(0, len(run))
-        self.context.enqueue(feeds, {self.output: labels})
+        self.context.enqueue(feeds, {_LABELS: labels})
         self.context.synchronize()
         return self.device.read(labels)
 

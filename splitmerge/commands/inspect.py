@@ -1,0 +1,86 @@
+"""`splitmerge inspect`: what a package holds."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engines.listing import FoundEngine
+    from splitmerge.package import Graph, Package, TensorInfo
+
+HELP = "Show a package: its network, graphs, verification and engines, and whether each engine can still be used."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", type=Path, metavar="DIR", help="folder from `splitmerge export`")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the manifest and the engines as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from engines.listing import list_engines
+    from splitmerge.files import write_json
+    from splitmerge.package import Package
+
+    package = Package.open(arguments.package)
+    engines = list_engines(package)
+    print("\n".join([*_about(package), "", *_graphs(package), "", *_verification(package), "", *_engines(engines)]))
+    if arguments.json:
+        found = [{**asdict(engine), "path": str(engine.path)} for engine in engines]
+        write_json(arguments.json, {"manifest": asdict(package.manifest), "engines": found})
+    return 0
+
+
+def _about(package: "Package") -> list[str]:
+    manifest, contract = package.manifest, package.manifest.input
+    cut = manifest.cut
+    parts = f"level {cut.level}, {cut.rows}x{cut.columns} = {cut.batches} split batches" if cut else "none, one graph"
+    return [
+        f"package   {package.folder}",
+        f"model     {manifest.model}, width {manifest.model_width}, {len(manifest.classes)} classes",
+        f"frames    {contract.height}x{contract.width} {contract.dtype} {contract.layout} {contract.colour}",
+        f"padded    {contract.padded_height}x{contract.padded_width}",
+        f"cut       {parts}",
+        f"made with {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
+    ]
+
+
+def _graphs(package: "Package") -> list[str]:
+    return [
+        line
+        for precision, parts in package.manifest.graphs.items()
+        for part, graph in parts.items()
+        for line in _graph(package, f"{precision} {part}", graph)
+    ]
+
+
+def _graph(package: "Package", name: str, graph: "Graph") -> list[str]:
+    size = package.path(graph).stat().st_size / 2**20
+    return [
+        f"graph     {name}: {graph.file}, {size:.1f} MiB",
+        *(f"            in  {_tensor(tensor)}" for tensor in graph.inputs),
+        *(f"            out {_tensor(tensor)}" for tensor in graph.outputs),
+    ]
+
+
+def _tensor(tensor: "TensorInfo") -> str:
+    shape = ", ".join("n" if d is None else str(d) for d in tensor.shape)
+    return f"{tensor.name} {tensor.dtype} [{shape}]"
+
+
+def _verification(package: "Package") -> list[str]:
+    verification = package.manifest.verification
+    if not verification:
+        return ["verified  no: this package was not compared with PyTorch"]
+    return ["verified", *(f"            {key}: {json.dumps(value)}" for key, value in verification.items())]
+
+
+def _engines(engines: "list[FoundEngine]") -> list[str]:
+    if not engines:
+        return ["engines   none: make them with `splitmerge build`"]
+    return [
+        f"engine    {engine.path.parent.name}/{engine.path.name}, {engine.size / 2**20:.1f} MiB, {engine.target}: "
+        + (f"cannot be used, {engine.problem}" if engine.problem else engine.verdict)
+        for engine in engines
+    ]
