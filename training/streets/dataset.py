@@ -11,10 +11,11 @@ from training.streets.world import World
 
 __all__ = ["RENDERER_VERSION", "Drive", "Streets", "render_still"]
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Goes up whenever the same seed gives other pixels; cached pictures of another version are not used."""
 
-_STILL, _DRIVE = 11, 12
+_STILL = 11
+_DRIVE = 343  # chosen so that seed 0 is a sunny street with a tram, trees and some of everything
 _SPLITS = {"train": 0, "val": 1}
 
 

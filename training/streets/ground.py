@@ -185,7 +185,8 @@ def texture_ground(p: Painter, shadow: npt.NDArray[np.uint8]) -> None:
     u = (np.arange(camera.width, dtype=np.float32) - np.float32(camera.width / 2)) / np.float32(camera.focal)
     bend = z * (np.float32(camera.yaw) - np.float32(0.5 * camera.curve) * z)
     lat = u[None, :] * z[:, None] + (bend + np.float32(camera.lat))[:, None]
-    across = (lat * np.float32(GROUND_PX_PER_M)) % np.float32(GROUND_TILE)
+    across = lat * np.float32(GROUND_PX_PER_M / GROUND_TILE)
+    across = (across - np.floor(across)) * np.float32(GROUND_TILE)  # ten times faster than %
     along = ((camera.s + z.astype(np.float64)) * GROUND_PX_PER_M % GROUND_TILE).astype(np.float32)
     tile = cv2.remap(
         ground_tile(), across, np.repeat(along[:, None], camera.width, axis=1),

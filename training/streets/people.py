@@ -79,6 +79,7 @@ def _paint_rings(
     p.lines(fixed_from_pixels(uv), colour, label, thickness, closed=True)
 
 
+_FAR_SCALE = 15.0  # pixels per metre below which a person is painted with fewer strokes
 _TURN = np.arange(18) * (2 * np.pi / 18)
 _SIN, _COS = np.sin(_TURN), np.cos(_TURN)
 
@@ -102,6 +103,9 @@ def paint_person(
 ) -> None:
     """A person on foot. `phase` in radians swings the legs; a standing one has phase 0."""
     away = max(s - p.camera.s, 1.0)
+    if p.camera.focal / away < _FAR_SCALE:
+        _paint_far_person(p, lat, s, looks, math.sin(phase), y)
+        return
     tall = 0.86 + 0.2 * looks[6] if looks[7] > 0.12 else 0.66
     swing = 0.33 * math.sin(phase)
     lift = 0.1 * max(0.0, math.cos(phase))
@@ -130,10 +134,26 @@ def paint_person(
     _paint_sticks(p, _Pose(lat, y, s, cos, sin), scaled, _outfit(p, looks, away, False), PERSON)  # type: ignore[arg-type]
 
 
+def _paint_far_person(p: Painter, lat: float, s: float, looks: tuple[float, ...], swing: float, y: float) -> None:
+    """A person a few pixels wide: two legs, body, head."""
+    u, v, scale = p.camera.spot(lat, y, s)
+    k = scale * (0.86 + 0.2 * looks[6] if looks[7] > 0.12 else 0.66)
+    shirt, trousers, skin, hair, _, _ = _outfit(p, looks, s - p.camera.s, False)
+    hip = v - 0.9 * k
+    for side in (-0.1 - 0.1 * swing, 0.1 + 0.1 * swing):
+        p.bar(u + side * k, v, u + 0.5 * side * k, hip, 0.15 * k, trousers, PERSON)
+    p.bar(u, hip, u, v - 1.42 * k, 0.46 * k, shirt, PERSON)
+    p.bar(u, v - 1.5 * k, u, v - 1.66 * k, 0.2 * k, skin, PERSON)
+    p.bar(u, v - 1.66 * k, u, v - 1.74 * k, 0.2 * k, hair, PERSON)
+
+
 def _paint_rider(
     p: Painter, pose: _Pose, looks: tuple[float, ...], phase: float, away: float, lean: float, seat: float
 ) -> None:
     """Someone sitting at height `seat`, leaning `lean` metres forward, feet going round with `phase`."""
+    if p.camera.focal / away < _FAR_SCALE:
+        _paint_far_rider(p, pose, looks, away, lean, seat)
+        return
     sticks: list[Stick] = []
     for side, turn in ((-0.1, phase), (0.1, phase + math.pi)):
         foot_y, foot_z = 0.3 + 0.15 * math.sin(turn), 0.08 + 0.15 * math.cos(turn)
@@ -150,6 +170,18 @@ def _paint_rider(
     sticks.append((0, top + 0.14, lean - 0.14, 0, top + 0.24, lean - 0.13, 0.19, 0.2, 2))
     sticks.append((0, top + 0.21, lean - 0.16, 0, top + 0.31, lean - 0.15, 0.25, 0.18, 3))
     _paint_sticks(p, pose, sticks, _outfit(p, looks, away, True), RIDER)
+
+
+def _paint_far_rider(p: Painter, pose: _Pose, looks: tuple[float, ...], away: float, lean: float, seat: float) -> None:
+    """A rider a few pixels wide: legs, body, head."""
+    shirt, trousers, skin, helmet, _, _ = _outfit(p, looks, away, True)
+    u, v, k = p.camera.spot(pose.lat - 0.1 * pose.sin, pose.y, pose.s)
+    bent = lean * pose.sin * k
+    broad = (0.3 + 0.16 * abs(pose.cos)) * k
+    p.bar(u + bent, v - 0.35 * k, u, v - seat * k, 0.8 * broad, trousers, RIDER)
+    p.bar(u, v - seat * k, u + bent, v - (seat + 0.58) * k, broad, shirt, RIDER)
+    p.bar(u + bent, v - (seat + 0.64) * k, u + bent, v - (seat + 0.76) * k, 0.2 * k, skin, RIDER)
+    p.bar(u + bent, v - (seat + 0.78) * k, u + bent, v - (seat + 0.86) * k, 0.24 * k, helmet, RIDER)
 
 
 def paint_bicycle(
@@ -170,6 +202,11 @@ def paint_bicycle(
     colours = [p.light.paint(c, away, shade) for c in (frame, (38.0, 36.0, 36.0), (150.0, 150.0, 150.0))]
     _paint_rings(p, pose, [(-0.52, 0.34), (0.54, 0.34)], 0.05, colours[1], BICYCLE)
     tube = 0.045
+    if p.camera.focal / away < _FAR_SCALE:
+        _paint_sticks(p, pose, [(0, 0.34, -0.52, 0, 0.82, 0.36, tube, tube, 0)], colours, BICYCLE)
+        if ridden:
+            _paint_rider(p, pose, looks, phase, away, 0.3, 0.95)
+        return
     sticks: list[Stick] = [
         (0, 0.34, -0.52, 0, 0.3, -0.05, tube, tube, 0),
         (0, 0.3, -0.05, 0, 0.88, -0.2, tube, tube, 0),

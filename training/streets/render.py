@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from training.streets.camera import FAR, NEAR, Camera, Floats, fixed_from_pixels
+from training.streets.camera import NEAR, Camera, Floats, fixed_from_pixels
 from training.streets.classes import VOID
 from training.streets.dice import Dice
 from training.streets.frontage import paint_plot, paint_railing
@@ -51,9 +52,10 @@ def camera_at(world: World, time: float, size: tuple[int, int]) -> Camera:
 def render(world: World, time: float, size: tuple[int, int], dice: Dice, motion: float = 0.0) -> tuple[Bytes, Bytes]:
     """Image uint8 BGR `[H,W,3]` and labels uint8 `[H,W]` of `world` at `time`; `dice` drives the sensor."""
     camera = camera_at(world, time, size)
-    p = Painter(camera, world.light, np.zeros((*size, 4), np.uint8))
+    light = replace(world.light, sun=world.light.sun * (0.68 + 0.32 * math.sin(0.21 * time + 5 * world.bend)))
+    p = Painter(camera, light, np.zeros((*size, 4), np.uint8))
     first = math.floor((camera.s - 20) / CHUNK)
-    things = [t for k in range(first, first + 6) for t in world.chunk(k)]
+    things = [t for k in range(first, first + 5) for t in world.chunk(k)]
     moving = _moving(world, time, camera, things)
     paint_sky(p, world, time)
     paint_ground(p, world.profile, camera.s)
@@ -67,13 +69,18 @@ def render(world: World, time: float, size: tuple[int, int], dice: Dice, motion:
         jobs.append((28.0, lambda: paint_wires(p, camera.s)))
     for _, paint in sorted(jobs, key=lambda job: -job[0]):
         paint()
-    exposure = 1 + 0.10 * math.sin(0.11 * time + 9 * world.bend) + 0.06 * math.sin(0.53 * time)
     if world.bonnet:
         _paint_bonnet(p, world)
     image = np.asarray(cv2.cvtColor(p.canvas, cv2.COLOR_BGRA2BGR), np.uint8)
     labels = np.asarray(cv2.extractChannel(p.canvas, 3), np.uint8)
-    developed = develop(image, camera, dice, exposure, world.light.night, motion)
+    developed = develop(image, camera, dice, _exposure(world, time), light.night, motion)
     return developed, labels
+
+
+def _exposure(world: World, time: float) -> float:
+    """Gain of the camera: slow drift, and every 47 s a dip as under a bridge."""
+    dip = math.exp(-(((time + 40 * world.bend) % 47.0 - 25.0) ** 2) / 5.0)
+    return 1.05 + 0.10 * math.sin(0.11 * time + 9 * world.bend) + 0.06 * math.sin(0.53 * time) - 0.4 * dip
 
 
 def _order(camera: Camera, lat: float, s: float, reach: float) -> float:
@@ -135,7 +142,7 @@ def _moving(world: World, time: float, camera: Camera, things: list[Thing]) -> l
     s0 = camera.s - 6
     for stream in world.streams:
         yaw = 0.0 if stream.speed >= 0 else math.pi
-        near = {"walker": 75.0, "cyclist": 80.0}.get(stream.kind, 125.0)
+        near = {"walker": 62.0, "cyclist": 75.0}.get(stream.kind, 115.0)
         for s, looks in stream.members(time, s0, camera.s + near):
             lat = stream.lat
             if stream.kind == "vehicle":

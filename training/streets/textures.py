@@ -41,17 +41,19 @@ def ground_tile() -> Bytes:
     slabs[:, 1::step] -= 1.6
     grass = 1.1 * _wrapped_noise(rng, n, 1.2) + 1.2 * _wrapped_noise(rng, n, 12)
     grass += 0.9 * _wrapped_noise(rng, n, 50)
-    stack = np.stack([asphalt * 12, slabs * 17, grass * 24], axis=-1)
-    return np.clip(128 + stack, 0, 255).astype(np.uint8)
+    stack: npt.NDArray[np.float32] = np.stack([asphalt * 12, slabs * 17, grass * 24], axis=-1)
+    return np.asarray(np.clip(128 + stack, 0, 255).astype(np.uint8))
 
 
 @lru_cache(maxsize=1)
 def cloud_tile() -> Bytes:
     """uint8 `[256,512]`: cloud cover, high where thick."""
     rng = keyed(7002)
-    noise = sum(a * _wrapped_noise(rng, 512, s) for a, s in ((1.0, 36), (0.55, 14), (0.25, 5)))
+    noise = _wrapped_noise(rng, 512, 36) + 0.55 * _wrapped_noise(rng, 512, 14)
+    noise += 0.25 * _wrapped_noise(rng, 512, 5)
     squeezed = cv2.resize(np.asarray(noise, np.float32), (512, 256), interpolation=cv2.INTER_AREA)
-    return np.asarray(np.clip(128 + 70 * squeezed, 0, 255), np.uint8)
+    cover: Bytes = np.clip(128 + 70 * np.asarray(squeezed, np.float32), 0, 255).astype(np.uint8)
+    return cover
 
 
 @lru_cache(maxsize=1)

@@ -74,40 +74,41 @@ def paint_vehicle(
     palette = _palette(p, kind, looks)
     cos, sin = math.cos(yaw), math.sin(yaw)
     away = max(s - p.camera.s, 1.0)
-    shades = _shades(p, mesh, cos, sin)
     uv, _ = p.camera.pixels(_placed(mesh.quads, lat, s, cos, sin))
     ab, bc = uv[:, 2] - uv[:, 0], uv[:, 3] - uv[:, 1]
     area = ab[:, 0] * bc[:, 1] - ab[:, 1] * bc[:, 0]
     fixed = fixed_from_pixels(uv)
-    detail = size > 5.0
+    detail = size > 8.0
+    colours = _colours(p, mesh, palette, kind, cos, sin, away)
     wheels_at: int | None = mesh.wheels_after
     for index in np.flatnonzero(area < 0).tolist():
         if wheels_at is not None and index >= wheels_at:
             _paint_wheels(p, mesh, lat, s, cos, sin, away, label, size)
             wheels_at = None
-        role = mesh.roles[index]
-        if not (detail or mesh.outline[index] or role == GLASS):
-            continue
-        lamp = role == SIGN or (p.light.night > 0.3 and role in (TAIL, HEAD))
-        if lamp or (role == GLASS and p.light.night > 0.5 and kind in ("bus", "tram")):
-            colour = p.light.glow(palette[role], away)
-        else:
-            colour = p.light.paint(palette[role], away, shades[index])
-        p.fill(fixed[index], colour, label)
+        if detail or mesh.outline[index] or mesh.roles[index] == GLASS:
+            p.fill(fixed[index], colours[index], label)
     if wheels_at is not None:
         _paint_wheels(p, mesh, lat, s, cos, sin, away, label, size)
 
 
-def _shades(p: Painter, mesh: Mesh, cos: float, sin: float) -> list[float]:
-    """Light on each face, its normal turned by the yaw."""
-    n = mesh.normals
+def _colours(
+    p: Painter, mesh: Mesh, palette: list[Colour], kind: str, cos: float, sin: float, away: float
+) -> list[Colour]:
+    """Every face's colour: its normal turned by the yaw and lit, then haze; lamps glow."""
+    light, n = p.light, mesh.normals
     lat = n[:, 0] * cos + n[:, 2] * sin
     along = n[:, 2] * cos - n[:, 0] * sin
-    light = p.light
     lambert = lat * light.sun_lat + n[:, 1] * light.sun_up + along * light.sun_s
-    flat = light.ambient * (0.86 + 0.2 * n[:, 1] + 0.05 * np.abs(lat))
-    shades: list[float] = (flat + light.sun * np.maximum(lambert, 0)).tolist()
-    return shades
+    shade = light.ambient * (0.86 + 0.2 * n[:, 1] + 0.05 * np.abs(lat)) + light.sun * np.maximum(lambert, 0)
+    lit, dark = np.array([light.paint(base, away) for base in palette]), np.array(light.paint((0, 0, 0), away))
+    roles = np.array(mesh.roles)
+    colours = dark + (lit - dark)[roles] * shade[:, None]
+    glowing = {SIGN} | ({TAIL, HEAD} if light.night > 0.3 else set())
+    if light.night > 0.5 and kind in ("bus", "tram"):
+        glowing.add(GLASS)
+    for role in glowing:
+        colours[roles == role] = light.glow(palette[role], away)
+    return [(b, g, r) for b, g, r in colours.tolist()]
 
 
 def _placed(points: Floats, lat: float, s: float, cos: float, sin: float) -> Floats:

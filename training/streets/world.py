@@ -133,9 +133,10 @@ class World:
     def _streams(self, dice: Dice) -> list[Stream]:
         p = self.profile
         streams: list[Stream] = []
+        tables = looks_table(32 * 14, *self._key, 3)  # there are at most 13 streams
 
         def add(kind: str, lat: float, speed: float, spacing: float, share: float) -> None:
-            table = looks_table(32, *self._key, 3, len(streams))
+            table = tables[32 * len(streams) : 32 * len(streams) + 32]
             offset = dice.unit() * spacing
             streams.append(Stream(kind, lat, speed, spacing, offset, share, table))
 
