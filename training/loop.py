@@ -45,13 +45,18 @@ LabelledImages = Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training. `crop` is (height, width) in pixels, multiples of 32; `lr` the peak of a warmed-up cosine."""
+    """One training. `crop` is (height, width) in pixels, multiples of 32; `lr` the peak of a warmed-up cosine.
+
+    `stride` is a Split-Merge Pooling network's training stride: one pixel of each window of that many squared is learnt
+    from (`training.models.SMP`). Other networks ignore it.
+    """
 
     model: str = "smp18"
     width: int = 16
     data: str = "streets"
     crop: tuple[int, int] = (128, 256)
     batch: int = 8
+    stride: int = STRIDE
     steps: int = 10_000
     lr: float = 2e-3
     weight_decay: float = 1e-4
@@ -171,6 +176,7 @@ def _step(config: TrainConfig, state: _State, images: LabelledImages) -> float:
     batch, labels = _batch(config, images, state.step)
     if isinstance(state.model, SMP):
         state.model.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        state.model.training_stride = config.stride
     loss = loss_of(state.model, batch, labels)
     value = float(loss.detach())
     if not math.isfinite(value):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from training.layers import Offset, conv_shrink, draw_offset, merge_pool, shrink_pool, split_pool
 
-__all__ = ["LEVELS", "Dilated", "Reduction", "SplitMerge", "Strided"]
+__all__ = ["LEVELS", "STRIDE", "Dilated", "Reduction", "SplitMerge", "Strided"]
 
 LEVELS = 5
 STRIDE = 2**LEVELS
@@ -65,9 +65,12 @@ class SplitMerge:
     offsets: Sequence[Offset | None] = (None,) * LEVELS
 
     @classmethod
-    def sampled(cls, generator: torch.Generator | None) -> "SplitMerge":
-        """Shrink at every level, at offsets drawn anew (the training form)."""
-        return cls(tuple(draw_offset(2, generator) for _ in range(LEVELS)))
+    def sampled(cls, generator: torch.Generator | None, stride: int = STRIDE) -> "SplitMerge":
+        """Shrink at offsets drawn anew (the training form), split the last levels where `stride` is below 32."""
+        shrunken = stride.bit_length() - 1
+        if stride != 1 << shrunken or not 0 <= shrunken <= LEVELS:
+            raise ValueError(f"A grid of stride {stride} cannot be sampled: choose 1, 2, 4, 8, 16 or 32.")
+        return cls((*(draw_offset(2, generator) for _ in range(shrunken)), *[None] * (LEVELS - shrunken)))
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation-images", type=int, default=100, help="how many streets images to validate on")
     parser.add_argument("--crop", type=height_and_width, default=(128, 256), help="HxW of the training crops")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
+    parser.add_argument(
+        "--stride", type=int, default=32, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
+    )
     parser.add_argument("--steps", type=int, default=10_000, help="optimiser steps in all")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=1e-4, help="decay of the convolutions' weights")
@@ -36,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         data=arguments.data,
         crop=arguments.crop,
         batch=arguments.batch,
+        stride=arguments.stride,
         steps=arguments.steps,
         lr=arguments.lr,
         weight_decay=arguments.weight_decay,

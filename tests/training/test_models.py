@@ -226,3 +226,19 @@ def test_models_that_cannot_be(arguments, words: str) -> None:  # type: ignore[n
 def test_names() -> None:
     depths = (18, 34, 50, 101)
     assert list_models() == [f"{family}{d}" for family in ("smp", "fcn32s-", "fcn8s-") for d in depths]
+
+
+@pytest.mark.parametrize("stride", [4, 16])
+def test_a_smaller_training_stride_learns_from_more_pixels_of_the_same_result(stride: int) -> None:
+    model = small_smp()
+    model.generator, model.training_stride = torch.Generator().manual_seed(2), stride
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        logits, (row, column), sampled = model.sample(x)
+        assert sampled == stride and row < stride and column < stride
+        torch.testing.assert_close(logits, model(x)[:, :, row::stride, column::stride], rtol=1e-9, atol=1e-9)
+
+
+def test_a_training_stride_is_a_power_of_two() -> None:
+    with pytest.raises(ValueError, match="16 or 32"):
+        SplitMerge.sampled(None, 12)
