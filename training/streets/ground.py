@@ -200,7 +200,7 @@ def texture_ground(p: Painter, shadow: npt.NDArray[np.uint8]) -> None:
     fade = (1 / (1 + (z / (0.05 * camera.focal)) ** 2) / 128).astype(np.float32)
     gain = 1 + (grain.astype(np.float32) - 128) * fade[:, None]
     lit = light.facing(0, 1, 0)
-    dark = max(0.25, 1 - light.ambient * 0.8 / max(lit, 1e-3))
+    dark = max(0.42, 1 - light.ambient * 0.8 / max(lit, 1e-3))
     clear = np.exp(-z / np.float32(light.visibility))
     gain *= (1 - np.float32(dark / 255) * shadow[top:]) * (lit * clear)[:, None]
     far = np.isin(labels[:4], (VEGETATION, BUILDING))  # the skyline's foot just below the horizon keeps its colour

@@ -105,12 +105,13 @@ class _Builder:
         return Mesh(quads, normals, self.roles, self.outline, wheels, last)
 
 
-def _lamps(b: _Builder, rear: int, front: int, v0: float, v1: float, plate: float) -> None:
+def _lamps(b: _Builder, rear: int, front: int, v0: float, v1: float, plate: float, tall: float = 0.16) -> None:
+    """Lamps in the corners and number plates, `tall` of the face's height."""
     for u0, u1 in ((0.03, 0.2), (0.8, 0.97)):
         b.panel(rear, u0, v0, u1, v1, TAIL)
         b.panel(front, u0, v0, u1, v1, HEAD)
-    b.panel(rear, 0.36, plate, 0.64, plate + 0.16, PLATE)
-    b.panel(front, 0.36, plate - 0.1, 0.64, plate + 0.05, PLATE)
+    for face, at in ((rear, plate), (front, max(0.02, plate - 0.1))):
+        b.panel(face, 0.38, at, 0.62, at + tall, PLATE)
 
 
 def _car(variant: int) -> Mesh:
@@ -170,7 +171,7 @@ def _truck(variant: int) -> Mesh:
     b.panel(rear, 0.03, 0.03, 0.06, 0.97, METAL)
     b.panel(rear, 0.94, 0.03, 0.97, 0.97, METAL)
     bumper = b.hull(1.2, 0.5, 0.85, -4.05, -3.9, DARK)
-    _lamps(b, bumper[0], cab[1], 0.25, 0.8, 0.2)
+    _lamps(b, bumper[0], cab[1], 0.25, 0.8, 0.2, 0.14)
     b.panel(cab[1], 0.05, 0.52, 0.95, 0.9, GLASS)
     b.panel(cab[1], 0.2, 0.2, 0.8, 0.42, DARK)
     b.panel(cab[2], 0.45, 0.52, 0.92, 0.88, GLASS)
@@ -202,7 +203,7 @@ def _bus(variant: int) -> Mesh:
     b.panel(front, 0.15, 0.87, 0.85, 0.96, SIGN)
     b.panel(rear, 0.3, 0.84, 0.7, 0.92, SIGN)
     b.panel(rear, 0.15, 0.06, 0.85, 0.24, GREY)
-    _lamps(b, rear, front, 0.08, 0.18, 0.02)
+    _lamps(b, rear, front, 0.08, 0.18, 0.09, 0.05)
     return b.done()
 
 
@@ -233,7 +234,7 @@ def _tram(variant: int, end: int) -> Mesh:
             b.panel(face, 0.25, 0.85, 0.75, 0.95, SIGN)
             b.panel(face, 0, 0.0, 1, 0.1, GREY)
             b.panel(face, 0.42, 0.1, 0.58, 0.34, STRIPE)
-    _lamps(b, rear, front, 0.16, 0.26, 0.02) if tail or nose else None
+    _lamps(b, rear, front, 0.16, 0.26, 0.02, 0.04) if tail or nose else None
     b.hull(0.9, 3.4, 3.65, -2.5, 2.5, METAL)
     return b.done()
 

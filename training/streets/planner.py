@@ -3,7 +3,7 @@
 import math
 
 from training.streets.dice import Dice
-from training.streets.world import CHUNK, Thing, World
+from training.streets.world import CHUNK, PLOTS, Thing, World
 
 __all__ = ["plan_chunk"]
 
@@ -15,7 +15,6 @@ _DISTRICTS: tuple[tuple[float, float, float, float, float], ...] = (
     (0.08, 0.20, 0.20, 0.22, 0.30),
     (0.34, 0.00, 0.36, 0.26, 0.04),
 )
-_PLOTS = ("building", "house", "wall", "fence", "park")
 
 
 def plan_chunk(world: World, dice: Dice, k: int) -> list[Thing]:
@@ -59,11 +58,11 @@ def _plan_plots(world: World, dice: Dice, things: list[Thing], k: int, side: int
 
 
 def _plot_kind(u: float, shares: tuple[float, ...]) -> str:
-    for kind, share in zip(_PLOTS, shares, strict=True):
+    for kind, share in zip(PLOTS, shares, strict=True):
         u -= share
         if u < 0:
             return kind
-    return _PLOTS[-1]
+    return PLOTS[-1]
 
 
 def _plan_furniture(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from training.streets.dice import Dice, looks_table
 from training.streets.light import Light, light_from_dice
 
-__all__ = ["CHUNK", "Profile", "Stream", "Thing", "World"]
+__all__ = ["CHUNK", "PLOTS", "VEHICLES", "Profile", "Stream", "Thing", "World"]
 
 CHUNK = 36.0  # metres of street in one chunk
+PLOTS = ("building", "house", "wall", "fence", "park")
+VEHICLES = ("car", "truck", "bus", "tram")
 
 
 @dataclass(frozen=True, slots=True)
