@@ -3,11 +3,13 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from splitmerge.errors import InputError
+
 if TYPE_CHECKING:
     from runtime.executor import Executor
     from splitmerge.package import Package
 
-__all__ = ["add_engine_arguments", "open_executor"]
+__all__ = ["add_engine_arguments", "engine_facts", "open_executor"]
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +26,23 @@ def open_executor(package: "Package", arguments: argparse.Namespace) -> "Executo
     """The package's executor as `add_engine_arguments`' options ask for it."""
     from runtime.executor import Executor
 
+    if len(arguments.devices) > 1:
+        raise InputError(f"--devices {arguments.devices} asks for several: one executor runs on one device, name one.")
     return Executor(
         package,
         contexts=arguments.contexts,
         chunk=arguments.chunk,
         backend=arguments.backend,
         precision=arguments.precision,
-        devices=arguments.devices,
     )
+
+
+def engine_facts(arguments: argparse.Namespace) -> dict[str, object]:
+    """What the engine options came to, for JSON: `auto` is resolved to the backend that it means here."""
+    from engines.backends import choose_backend
+
+    facts = {name: getattr(arguments, name) for name in ("precision", "contexts", "chunk", "devices")}
+    return {"backend": choose_backend(arguments.backend)[0], **facts}
 
 
 def _positive(text: str) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -22,8 +22,12 @@ from tqdm import tqdm
 from runtime.channel import Channel, Stopped
 from runtime.sinks import Result, Sink
 from runtime.sources import Source, SourceFrame
+from runtime.summary import Clock, Summary
 
-__all__ = ["Segmenter", "Summary", "run_pipeline"]
+if TYPE_CHECKING:
+    from runtime.executor import FrameStats
+
+__all__ = ["MeasuredSegmenter", "Segmenter", "run_pipeline"]
 
 DEPTH = 4
 """Frames that may wait between two stages: enough to even out their times, little enough for 4K frames."""
@@ -35,50 +39,11 @@ class Segmenter(Protocol):
     def segment(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run did. Sizes are (height, width) in pixels, stage times means in milliseconds a frame.
-
-    `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
-    that waited before the compute and the encode stage.
-    """
-
-    source: str
-    frames: int
-    missing_frames: int
-    seconds: float
-    fps: float
-    decode_ms: float
-    compute_ms: float
-    encode_ms: float
-    source_size: tuple[int, int]
-    engine_size: tuple[int, int]
-    resized: bool
-    waiting: tuple[int, int]
-    warnings: tuple[str, ...]
+class MeasuredSegmenter(Segmenter, Protocol):
+    """A segmenter that says of its last frame what was computed and how long it took: runtime.executor.Executor."""
 
     @property
-    def slowest_stage(self) -> str:
-        """The stage that sets the pace."""
-        return max(("decode", "compute", "encode"), key=lambda stage: float(getattr(self, f"{stage}_ms")))
-
-
-@dataclass
-class _Clock:
-    """Time that one stage worked, waiting left out."""
-
-    seconds: float = 0.0
-    frames: int = 0
-
-    def add(self, began: float) -> float:
-        took = time.perf_counter() - began
-        self.seconds += took
-        self.frames += 1
-        return 1000 * took
-
-    @property
-    def mean_ms(self) -> float:
-        return 1000 * self.seconds / max(1, self.frames)
+    def stats(self) -> "FrameStats": ...
 
 
 @dataclass(frozen=True)
@@ -93,14 +58,13 @@ class _Run:
     """The state that the three stages share."""
 
     source: Source
-    segmenter: Segmenter
+    segmenter: MeasuredSegmenter
     sinks: Sequence[Sink]
     size: tuple[int, int]
-    split_batches: int
     bar: "tqdm[None]"
     decoded: Channel[_Decoded] = field(default_factory=lambda: Channel(DEPTH))
     labelled: Channel[Result] = field(default_factory=lambda: Channel(DEPTH))
-    clocks: tuple[_Clock, _Clock, _Clock] = field(default_factory=lambda: (_Clock(), _Clock(), _Clock()))
+    clocks: tuple[Clock, Clock, Clock] = field(default_factory=lambda: (Clock(), Clock(), Clock()))
     errors: list[BaseException] = field(default_factory=list)
 
     def decode(self, limit: int | None) -> None:
@@ -121,7 +85,7 @@ class _Run:
             latency_ms = 1000 * (time.perf_counter() - item.ready_at)
             resized = self.source.size != self.size
             self.labelled.put(
-                Result(item.frame, labels, latency_ms, took_ms, self.split_batches, dropped_before=0, resized=resized)
+                Result(item.frame, labels, latency_ms, took_ms, self.segmenter.stats, dropped_before=0, resized=resized)
             )
         self.labelled.close()
 
@@ -133,6 +97,10 @@ class _Run:
                 sink(whole)
             self.clocks[2].add(began)
             self.bar.update()
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        return self.decoded.fullest, self.labelled.fullest
 
     def stop(self) -> None:
         self.decoded.stop()
@@ -155,10 +123,9 @@ class _Run:
 
 def run_pipeline(
     source: Source,
-    segmenter: Segmenter,
+    segmenter: MeasuredSegmenter,
     sinks: Sequence[Sink],
     size: tuple[int, int],
-    split_batches: int = 1,
     limit: int | None = None,
     progress: bool = False,
 ) -> Summary:
@@ -169,10 +136,10 @@ def run_pipeline(
     expected = min((n for n in (source.frame_count, limit) if n is not None), default=None)
     # tqdm prints nothing where stderr is no terminal (disable=None).
     with tqdm(total=expected, unit="frame", disable=None if progress else True) as bar:
-        run = _Run(source, segmenter, sinks, size, split_batches, bar)
+        run = _Run(source, segmenter, sinks, size, bar)
         began = time.perf_counter()
         _run_stages(run, limit)
-        return _summary(run, time.perf_counter() - began)
+        return Summary.of(source, size, run.clocks, run.waiting, time.perf_counter() - began)
 
 
 def _run_stages(run: _Run, limit: int | None) -> None:
@@ -220,28 +187,3 @@ def _at_source_size(result: Result) -> Result:
         result.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
     )
     return replace(result, labels=labels)
-
-
-def _summary(run: _Run, seconds: float) -> Summary:
-    decode, compute, encode = run.clocks
-    missing, warnings = run.source.missing_frames, []
-    if missing:
-        warnings.append(
-            f"{run.source.name} promises {run.source.frame_count} frames and {encode.frames} could be decoded: "
-            "it is cut off or damaged; the results cover what there is."
-        )
-    return Summary(
-        source=run.source.name,
-        frames=encode.frames,
-        missing_frames=missing,
-        seconds=round(seconds, 3),
-        fps=round(encode.frames / seconds, 3),
-        decode_ms=round(decode.mean_ms, 3),
-        compute_ms=round(compute.mean_ms, 3),
-        encode_ms=round(encode.mean_ms, 3),
-        source_size=run.source.size,
-        engine_size=run.size,
-        resized=run.source.size != run.size,
-        waiting=(run.decoded.fullest, run.labelled.fullest),
-        warnings=tuple(warnings),
-    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ from runtime.sources import SourceFrame, silence_decoder
 from splitmerge.errors import InputError
 from splitmerge.files import new_file, new_folder, writable_folder
 from splitmerge.labels import LabelClass, palette_bgr
+
+if TYPE_CHECKING:
+    from runtime.executor import FrameStats
 
 __all__ = [
     "Result",
@@ -42,16 +46,16 @@ class Result:
     """One frame with its label map uint8 [H,W], at the frame's own size.
 
     `latency_ms` is from the frame being decoded to its labels being there, waiting included; `compute_ms` the engine's
-    part of it; `split_batches` how many of the network's split batches were computed; `dropped_before` how many frames
-    of the source were given up between the one before and this; `resized` whether the engine saw the frame at another
-    size than its own and the labels were resized back.
+    part of it and `stats` what the executor says of it; `dropped_before` how many frames of the source were given up
+    between the one before and this; `resized` whether the engine saw the frame at another size than its own and the
+    labels were resized back.
     """
 
     frame: SourceFrame
     labels: NDArray[np.uint8]
     latency_ms: float
     compute_ms: float
-    split_batches: int
+    stats: "FrameStats"
     dropped_before: int = 0
     resized: bool = False
 
@@ -63,13 +67,16 @@ def check_outputs(sources: tuple[Path, ...], outputs: list[Path]) -> None:
     """Refuse outputs that are the source, lie twice in one place or cannot be written, before any work is done."""
     places = [output.resolve() for output in outputs]
     for output, place in zip(outputs, places, strict=True):
-        if any(place == source.resolve() or place in source.resolve().parents for source in sources):
-            raise InputError(f"{output} is the source itself, and writing would destroy it: name another output.")
+        for source in sources:
+            if place == source.resolve() or place in source.resolve().parents:
+                word = "is" if place == source.resolve() else "holds"
+                raise InputError(f"{output} {word} the source, which writing would destroy: name another output.")
         if places.count(place) > 1:
             raise InputError(f"{output} is named for two outputs: give each its own name.")
         if output.suffix and place.is_dir():
             raise InputError(f"{output} is a folder and a file was to be written there: name another output.")
-        writable_folder(place.parent)
+        # Only looked at: folders are made when there is something to put in.
+        writable_folder(next(folder for folder in place.parents if folder.exists()))
 
 
 @contextmanager
@@ -194,7 +201,9 @@ def _record(result: Result, names: list[str]) -> dict[str, object]:
         "time_s": result.frame.time_s,
         "latency_ms": round(result.latency_ms, 3),
         "compute_ms": round(result.compute_ms, 3),
-        "split_batches": result.split_batches,
+        "stem_ms": round(result.stats.stem_ms, 3),
+        "trunk_ms": round(result.stats.trunk_ms, 3),
+        "split_batches": result.stats.split_batches,
         "dropped_before": result.dropped_before,
         "resized": result.resized,
         "area": {

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.options import add_engine_arguments, open_executor
+from runtime.options import add_engine_arguments, engine_facts, open_executor
 from splitmerge.errors import InputError
 from splitmerge.files import write_json
 
 if TYPE_CHECKING:
-    from runtime.pipeline import Summary
     from runtime.sinks import Sink
     from runtime.sources import Source
+    from runtime.summary import Summary
     from splitmerge.labels import LabelClass
     from splitmerge.package import Package
 
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = (arguments.overlay, arguments.masks, arguments.colour_masks, arguments.records, arguments.json)
     check_outputs(source.paths, [path for path in outputs if path])
     with ExitStack() as stack:
-        sinks = _sinks(stack, arguments, source, package.manifest.classes)
         executor = stack.enter_context(open_executor(package, arguments))
+        sinks = _sinks(stack, arguments, source, package.manifest.classes)
         size = package.manifest.input.size
-        summary = run_pipeline(source, executor, sinks, size, _split_batches(package), arguments.frames, progress=True)
+        summary = run_pipeline(source, executor, sinks, size, arguments.frames, progress=True)
     for warning in summary.warnings:
         print(f"splitmerge: warning: {warning}", file=sys.stderr)
     print(_text(summary))
@@ -79,11 +79,6 @@ def _sinks(
     return out
 
 
-def _split_batches(package: "Package") -> int:
-    cut = package.manifest.cut
-    return cut.batches if cut else 1
-
-
 def _text(summary: "Summary") -> str:
     stages = ", ".join(f"{stage} {getattr(summary, f'{stage}_ms'):.1f} ms" for stage in ("decode", "compute", "encode"))
     lines = [
@@ -100,5 +95,4 @@ def _text(summary: "Summary") -> str:
 
 
 def _json(summary: "Summary", package: "Package", arguments: argparse.Namespace) -> dict[str, object]:
-    engine = {name: getattr(arguments, name) for name in ("backend", "precision", "contexts", "chunk", "devices")}
-    return {"model": package.manifest.model, **engine, **asdict(summary)}
+    return {"model": package.manifest.model, **engine_facts(arguments), **asdict(summary)}

@@ -1,0 +1,87 @@
+"""What a run did and how long each stage took."""
+
+import time
+from dataclasses import dataclass
+
+from runtime.sources import Source
+
+__all__ = ["Clock", "Summary"]
+
+
+@dataclass
+class Clock:
+    """Time that one stage worked, waiting left out."""
+
+    seconds: float = 0.0
+    frames: int = 0
+
+    def add(self, began: float) -> float:
+        took = time.perf_counter() - began
+        self.seconds += took
+        self.frames += 1
+        return 1000 * took
+
+    @property
+    def mean_ms(self) -> float:
+        return 1000 * self.seconds / max(1, self.frames)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. Sizes are (height, width) in pixels, stage times means in milliseconds a frame.
+
+    `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
+    that waited before the compute and the encode stage.
+    """
+
+    source: str
+    frames: int
+    missing_frames: int
+    seconds: float
+    fps: float
+    decode_ms: float
+    compute_ms: float
+    encode_ms: float
+    source_size: tuple[int, int]
+    engine_size: tuple[int, int]
+    resized: bool
+    waiting: tuple[int, int]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        engine_size: tuple[int, int],
+        clocks: tuple[Clock, Clock, Clock],
+        waiting: tuple[int, int],
+        seconds: float,
+    ) -> "Summary":
+        """Of a run that has ended: `clocks` are those of decoding, computing and encoding."""
+        decode, compute, encode = clocks
+        warnings = []
+        if source.missing_frames:
+            warnings.append(
+                f"{source.name} promises {source.frame_count} frames and {encode.frames} could be decoded: "
+                "it is cut off or damaged; the results cover what there is."
+            )
+        return cls(
+            source=source.name,
+            frames=encode.frames,
+            missing_frames=source.missing_frames,
+            seconds=round(seconds, 3),
+            fps=round(encode.frames / seconds, 3),
+            decode_ms=round(decode.mean_ms, 3),
+            compute_ms=round(compute.mean_ms, 3),
+            encode_ms=round(encode.mean_ms, 3),
+            source_size=source.size,
+            engine_size=engine_size,
+            resized=source.size != engine_size,
+            waiting=waiting,
+            warnings=tuple(warnings),
+        )
+
+    @property
+    def slowest_stage(self) -> str:
+        """The stage that sets the pace."""
+        return max(("decode", "compute", "encode"), key=lambda stage: float(getattr(self, f"{stage}_ms")))
