@@ -13,18 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 64 in the papers")
     parser.add_argument("--data", default="streets", help="`streets`, or a folder with images/ and labels/")
     parser.add_argument("--size", type=height_and_width, default=(256, 512), help="HxW that streets is drawn at")
-    parser.add_argument("--images", type=int, default=3000, help="how many streets images to train on")
+    parser.add_argument("--images", type=int, default=4000, help="how many streets images to train on")
     parser.add_argument("--validation-images", type=int, default=100, help="how many streets images to validate on")
     parser.add_argument("--crop", type=height_and_width, default=(128, 256), help="HxW of the training crops")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument(
-        "--stride", type=int, default=32, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
+        "--stride", type=int, default=16, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
     )
-    parser.add_argument("--steps", type=int, default=10_000, help="optimiser steps in all")
+    parser.add_argument("--steps", type=int, default=16_000, help="optimiser steps in all")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=1e-4, help="decay of the convolutions' weights")
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and shrink offsets")
-    parser.add_argument("--validate-every", type=int, default=1000, help="steps between validations")
+    parser.add_argument("--validate-every", type=int, default=2000, help="steps between validations")
     parser.add_argument("--cache", type=Path, default=Path("build/cache"), help="where drawn images are kept")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, log and configuration")
 

@@ -11,7 +11,7 @@ from training.streets.world import World
 
 __all__ = ["RENDERER_VERSION", "Drive", "Streets", "render_still"]
 
-RENDERER_VERSION = 3
+RENDERER_VERSION = 4
 """Goes up whenever the same seed gives other pixels; cached pictures of another version are not used."""
 
 _STILL = 11

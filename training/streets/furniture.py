@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from training.streets.camera import FAR, NEAR, fixed_from_pixels
-from training.streets.classes import POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN
+from training.streets.classes import POLE, SKY, TRAFFIC_LIGHT, TRAFFIC_SIGN
 from training.streets.light import Colour
 from training.streets.painter import Painter
 from training.streets.world import Thing
@@ -148,10 +148,12 @@ def _plate(p: Painter, u: float, v: float, r: float, sides: int, turn: float, co
 
 
 def paint_wires(p: Painter, s: float) -> None:
-    """The tram's contact wires, one pixel wide. Cityscapes has no class for wires; they count as pole."""
+    """The tram's contact wires, one pixel wide. They keep the label of what is behind, as Cityscapes annotates wires."""
+    behind = p.canvas[..., 3].copy()
     z = np.geomspace(NEAR + 3, FAR * 0.55, 14)
     paths = np.empty((2, 14, 3))
     paths[:, :, 0] = np.array([[-1.55], [1.55]])
     paths[:, :, 1] = 5.8
     paths[:, :, 2] = s + z
-    p.lines(p.camera.fixed(paths), p.light.paint((60, 60, 62), 25.0, p.light.ambient), POLE, 1)
+    p.lines(p.camera.fixed(paths), p.light.paint((60, 60, 62), 25.0, p.light.ambient), SKY, 1)
+    p.canvas[..., 3] = behind

@@ -128,7 +128,7 @@ def _plan_parking(
             kind, room = "truck", 9.5
         elif u < 0.16:
             kind, room = "bus", 13.0
-        elif u < 0.30:
+        elif u < 0.36:
             kind, room = "motorcycle", 2.0
         middle = s + room / 2
         blocked = crossing is not None and s < crossing + 10 and s + room > crossing - 2

@@ -25,6 +25,8 @@ from training.streets.world import CHUNK, PLOTS, VEHICLES, Thing, World
 __all__ = ["render"]
 
 _MOVED = ("crosser", "crossrider")  # `moving_things` says where they are
+_SMALL = {"motorcycle", "moto-rider", "stand", "cyclist", "person", "lamp", "catenary", "signal", "sign", "bollard"}
+_LEAST_SCALE = 6.0  # pixels a metre, below which small things are left out, as people who annotate leave them out
 _MARKS = {"patch": 0, "cover": 1, "arrow": 2, "gap": 3, "zebra": 4}
 
 
@@ -66,7 +68,8 @@ def render(world: World, time: float, size: tuple[int, int], dice: Dice, motion:
     if world.profile.median:
         seen.append(Thing("wires", camera.lat, camera.s + 28, 0.0, ()))
     for thing in painting_order(camera, seen + moving):
-        _paint(p, thing, time)
+        if thing.kind not in _SMALL or camera.focal >= _LEAST_SCALE * (thing.s - camera.s):
+            _paint(p, thing, time)
     if world.bonnet:
         _paint_bonnet(p, world)
     image = np.asarray(cv2.cvtColor(p.canvas, cv2.COLOR_BGRA2BGR), np.uint8)

@@ -93,7 +93,7 @@ class World:
         self.camera_up = dice.between(1.2, 1.75)
         self.focal = dice.between(0.68, 0.92)
         self.pitch = dice.between(-0.04, 0.05)
-        weights = [0.46, 0.20, 0.16, 0.18]  # car, truck, bus, motorcycle
+        weights = [0.42, 0.20, 0.16, 0.22]  # car, truck, bus, motorcycle
         tilt = [w * dice.between(0.4, 1.8) for w in weights]
         self.traffic = [w / sum(tilt) for w in tilt]
         self.parked_share = dice.between(0.15, 0.9)
