@@ -12,8 +12,8 @@ from dataclasses import dataclass
 __all__ = ["Layer", "convolution_types", "layers_from_log"]
 
 _LAYER = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*?)\], "
-    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], (?P<rest>.*)$",
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>(?:.*?\})??)\], "
+    r"(?:Constants: \[(?:.*?\})??\], )?Outputs: \[(?P<outputs>(?:.*?\})??)\], (?P<rest>.*)$",
     re.MULTILINE,
 )
 _TYPE = re.compile(r"Datatype: (\w+)")
