@@ -1,5 +1,8 @@
 """The pipeline: order, completeness, overlap, and one error whichever stage fails."""
 
+import itertools
+import os
+import signal
 import threading
 
 import numpy as np
@@ -124,6 +127,29 @@ def test_an_error_in_any_stage_stops_all_and_comes_out_once(tmp_path, stage, err
     assert raised.value is error
     assert threading.active_count() == threads
     assert len(sink) <= at
+
+
+def test_ctrl_c_reaches_a_run_that_waits_for_its_decoder(tmp_path):
+    source = open_source(str(write_clip(tmp_path / "a.mp4", 5)))
+    gone_on = threading.Event()
+
+    class Stuck:
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+        def __iter__(self):
+            yield from itertools.islice(source, 2)
+            os.kill(os.getpid(), signal.SIGINT)  # the main thread is waiting for the third frame, or about to
+            assert gone_on.wait(20)
+            yield from source
+
+    sink = Collected()
+    timer = threading.Timer(0.3, gone_on.set)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(Stuck(), Threshold(), [sink], SIZE)
+    timer.join()
+    assert len(sink) <= 2
 
 
 def test_channel_keeps_order_and_ends():
