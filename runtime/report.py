@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from runtime.compare import Comparison, Example
 from runtime.drawing import PAPER, legend, put_text, text_width
-from splitmerge.labels import THIN_CLASSES, LabelClass, palette_bgr
+from splitmerge.labels import IGNORE, THIN_CLASSES, LabelClass, palette_bgr
 
 __all__ = ["picture", "table"]
 
@@ -54,6 +54,8 @@ def picture(
     total = MARGIN + (cell_width + MARGIN) * len(COLUMNS)
     parts = [_header(total, cell_width, title)]
     parts += [_example_row(example, classes, cell) for example in examples]
+    if any((example.truth == IGNORE).any() for example in examples):
+        classes = (*classes, LabelClass("not scored", (0, 0, 0)))
     parts.append(legend(classes, total, CAPITALS))
     return np.vstack(parts)
 
@@ -106,6 +108,7 @@ def _example_row(example: Example, classes: tuple[LabelClass, ...], cell: tuple[
 def _difference(example: Example) -> Image:
     """The frame in pale gray with the pixels that differ in red, grown by a pixel so that a lone one is seen."""
     gray = cv2.cvtColor(example.image_bgr, cv2.COLOR_BGR2GRAY)
+    gray = cv2.normalize(gray, np.empty_like(gray), 0, 255, cv2.NORM_MINMAX)  # a night scene stays visible
     canvas = cv2.cvtColor(cv2.addWeighted(gray, 0.35, np.full_like(gray, 255), 0.65, 0), cv2.COLOR_GRAY2BGR)
     differs = (example.reference != example.engine).astype(np.uint8)
     canvas[cv2.dilate(differs, np.ones((3, 3), np.uint8)) > 0] = DIFFERENT_BGR

@@ -122,7 +122,8 @@ def overlay_video(
 ) -> Iterator[Sink]:
     """The source with its labels blended over it, at its own size and rate, with a legend below where wanted.
 
-    Video codecs halve the colours' resolution, so that an odd height or width gains one black row or column.
+    Video codecs halve the colours' resolution, so that an odd height or width gains one black row or column. The
+    frames are evenly spaced: a source whose rate varies is written at its mean rate; the records keep its times.
     """
     if not 0 <= alpha <= 1:
         raise InputError(f"An overlay's alpha of {alpha:g} cannot be: choose 0 (frame only) to 1 (labels only).")
