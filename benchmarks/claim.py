@@ -4,7 +4,7 @@
 
 reads the `best.safetensors` of trainings made by `splitmerge train` and scores them on full validation images: IoU per
 class, the mean of all classes and of the small and thin ones (SMP paper, Tables 2 and 4). SMP networks are scored at
-full density, and with every second and fourth row and column computed, where other pixels take the nearest computed one.
+full density, and with every second and fourth row and column computed, other pixels taking the nearest computed one.
 """
 
 import argparse

@@ -26,8 +26,9 @@ def open_executor(package: "Package", arguments: argparse.Namespace) -> "Executo
     """The package's executor as `add_engine_arguments`' options ask for it."""
     from runtime.executor import Executor
 
-    if len(arguments.devices) > 1:
-        raise InputError(f"--devices {arguments.devices} asks for several: one executor runs on one device, name one.")
+    if arguments.devices != (0,):
+        named = ",".join(map(str, arguments.devices))
+        raise InputError(f"--devices {named} names GPUs, and engines run on the CPU so far: leave the option out.")
     return Executor(
         package,
         contexts=arguments.contexts,

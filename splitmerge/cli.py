@@ -1,7 +1,7 @@
 """The command line, `python -m splitmerge VERB`: one module of `splitmerge.commands` per verb.
 
-A verb's module has `HELP`, `add_arguments(parser)` and `run(arguments) -> exit code`. It imports its stage inside `run`,
-so that the help is quick and `splitmerge run` needs no PyTorch.
+A verb's module has `HELP`, `add_arguments(parser)` and `run(arguments) -> exit code`. It imports its stage inside
+`run`, so that the help is quick and `splitmerge run` needs no PyTorch.
 """
 
 import argparse

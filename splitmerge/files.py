@@ -12,7 +12,7 @@ from typing import Any
 
 from splitmerge.errors import InputError
 
-__all__ = ["new_file", "new_folder", "read_json", "sha256_of", "write_json", "writable_folder"]
+__all__ = ["new_file", "new_folder", "read_json", "sha256_of", "writable_folder", "write_json"]
 
 
 def sha256_of(path: Path) -> str:
@@ -47,7 +47,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,8 +62,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         old = temporary.with_suffix(".old")
         if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
+            path.replace(old)
+        temporary.replace(path)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

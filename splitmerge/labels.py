@@ -61,8 +61,6 @@ def palette_bgr(classes: tuple[LabelClass, ...]) -> NDArray[np.uint8]:
     return table
 
 
-def colours_from_labels(
-    labels: NDArray[np.uint8], classes: tuple[LabelClass, ...] = CITYSCAPES
-) -> NDArray[np.uint8]:
+def colours_from_labels(labels: NDArray[np.uint8], classes: tuple[LabelClass, ...] = CITYSCAPES) -> NDArray[np.uint8]:
     """Paint a label map uint8 [H,W] in its classes' colours: uint8 [H,W,3], blue-green-red."""
     return palette_bgr(classes)[labels]

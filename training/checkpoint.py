@@ -67,7 +67,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError for a file that is missing, damaged, another network's or not finite."""
+    """Read a checkpoint. Raises CheckpointError for one that is missing, damaged, another network's or not finite."""
     header, tensors = _read(path)
     try:
         name, width = str(header["model"]), int(header["width"])

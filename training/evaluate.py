@@ -1,13 +1,12 @@
 """Scoring a network on labelled images, in PyTorch."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from training.data import Dataset
 from training.metrics import confusion_matrix
 from training.models import SMP, SegmentationNet, pad_to_stride
 from training.reduction import LEVELS, SplitMerge
@@ -48,10 +47,10 @@ def predict(model: SegmentationNet, image: Tensor, stride: int = 1) -> NDArray[n
 
 def confusion_of(
     model: SegmentationNet,
-    images: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    images: Dataset,
     stride: int = 1,
 ) -> NDArray[np.int64]:
-    """Confusion matrix of the network in evaluation mode over (image uint8 [H,W,3] BGR, labels uint8 [H,W]) pairs.
+    """Confusion matrix of the network in evaluation mode over labelled images.
 
     With a `stride`, a Split-Merge Pooling network is scored on the pixels it computes alone: every stride-th row and
     column, an unbiased sample of its score at full density.
@@ -59,7 +58,8 @@ def confusion_of(
     was_training = model.training
     model.eval()
     total = np.zeros((model.num_classes, model.num_classes), np.int64)
-    for frame, truth in images:
+    for index in range(len(images)):
+        frame, truth = images[index]
         predicted = predict(model, normalise(torch.from_numpy(np.array(frame))[None]), stride)
         computed = np.s_[stride // 2 :: stride, stride // 2 :: stride] if isinstance(model, SMP) else np.s_[:]
         total += confusion_matrix(predicted[computed], truth[computed], model.num_classes)

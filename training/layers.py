@@ -40,7 +40,8 @@ def split_pool(x: Tensor, window: Window = 2) -> Tensor:
     rows, columns = _pair(window)
     _check_divisible(x, rows, columns)
     if torch.compiler.is_exporting():
-        return _split_operator(x, rows, columns)
+        split: Tensor = _split_operator(x, rows, columns)
+        return split
     return _split(x, rows, columns)
 
 
@@ -51,10 +52,11 @@ def merge_pool(x: Tensor, window: Window = 2) -> Tensor:
     """
     rows, columns = _pair(window)
     if torch.compiler.is_exporting():
-        return _merge_operator(x, rows, columns)
+        merged: Tensor = _merge_operator(x, rows, columns)
+        return merged
     if x.shape[0] % (rows * columns):
         raise ValueError(
-            f"merge_pool of a {rows}x{columns} window got {x.shape[0]} batches and needs a multiple of {rows * columns}."
+            f"merge_pool of a {rows}x{columns} window got {x.shape[0]} batches, no multiple of {rows * columns}."
         )
     return _merge(x, rows, columns)
 

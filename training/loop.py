@@ -17,7 +17,7 @@ import csv
 import math
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,13 @@ from splitmerge.errors import CheckpointError, InputError, VerificationError
 from splitmerge.files import new_file, writable_folder, write_json
 from splitmerge.labels import CITYSCAPES, IGNORE
 from training.checkpoint import save_checkpoint
+from training.data import Dataset
 from training.evaluate import confusion_of, normalise
 from training.metrics import mean_iou
 from training.models import SMP, SegmentationNet, create_model
 from training.reduction import STRIDE
 
 __all__ = ["TrainConfig", "train"]
-
-LabelledImages = Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ class _State:
     rows: list[dict[str, float]]
 
 
-def train(config: TrainConfig, images: LabelledImages, validation: LabelledImages, out: Path) -> float:
+def train(config: TrainConfig, images: Dataset, validation: Dataset, out: Path) -> float:
     """Train until `config.steps`, going on where `out` left off, and return the best validation mIoU (0..1).
 
-    `images` and `validation` are sequences of (image uint8 [H,W,3] BGR, labels uint8 [H,W]). Raises InputError where
+    Raises InputError where
     they are too small for the crop or `out` holds another configuration, VerificationError where the loss diverges.
     """
     _check(config, images)
@@ -109,7 +108,7 @@ def train(config: TrainConfig, images: LabelledImages, validation: LabelledImage
     return state.best
 
 
-def _check(config: TrainConfig, images: LabelledImages) -> None:
+def _check(config: TrainConfig, images: Dataset) -> None:
     if config.crop[0] % STRIDE or config.crop[1] % STRIDE or min(config.crop) < STRIDE:
         raise InputError(f"The crop {config.crop[0]}x{config.crop[1]} must be a multiple of {STRIDE} on both sides.")
     if not len(images):
@@ -125,7 +124,8 @@ def _check(config: TrainConfig, images: LabelledImages) -> None:
 def _begin(config: TrainConfig, out: Path) -> _State:
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(CITYSCAPES), config.width)
-    model = model.to(memory_format=torch.channels_last)  # measured: a step is 1.6 times faster on the CPU
+    # Measured: a step is 1.6 times faster on the CPU. (PyTorch's own types leave this form of `to` out.)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -169,7 +169,7 @@ def _save_resume(config: TrainConfig, state: _State, out: Path) -> None:
         torch.save(value, temporary)
 
 
-def _step(config: TrainConfig, state: _State, images: LabelledImages) -> float:
+def _step(config: TrainConfig, state: _State, images: Dataset) -> float:
     for group in state.optimiser.param_groups:
         group["lr"] = config.lr * _schedule(state.step, config.steps)
     state.model.train()
@@ -211,7 +211,7 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
 
 
-def _batch(config: TrainConfig, images: LabelledImages, step: int) -> tuple[Tensor, Tensor]:
+def _batch(config: TrainConfig, images: Dataset, step: int) -> tuple[Tensor, Tensor]:
     """Random crops, each flipped or not: normalised float `[N,3,h,w]` and int64 labels `[N,h,w]`."""
     random = np.random.default_rng([config.seed, step])
     crops = list(_crops(config, images, random))
@@ -221,7 +221,7 @@ def _batch(config: TrainConfig, images: LabelledImages, step: int) -> tuple[Tens
 
 
 def _crops(
-    config: TrainConfig, images: LabelledImages, random: np.random.Generator
+    config: TrainConfig, images: Dataset, random: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     height, width = config.crop
     for index in random.integers(len(images), size=config.batch):
@@ -234,7 +234,7 @@ def _crops(
 
 
 def _validate(
-    config: TrainConfig, state: _State, validation: LabelledImages, out: Path, loss: float, images_per_s: float
+    config: TrainConfig, state: _State, validation: Dataset, out: Path, loss: float, images_per_s: float
 ) -> None:
     # A quarter of the rows and columns estimates the mIoU of all pixels at a sixteenth of the time.
     miou = mean_iou(confusion_of(state.model, validation, stride=4))

@@ -26,8 +26,8 @@ class Sampled(NamedTuple):
 class SegmentationNet(ResNet):
     """A ResNet with a 1x1 classifier in place of its average pooling and fully connected layer.
 
-    `model(x)` takes normalised float `[N,3,H,W]` of any size and gives logits `[N,classes,H,W]`. Inside, zeros are added
-    below and on the right up to a multiple of 32, and the logits are cropped back.
+    `model(x)` takes normalised float `[N,3,H,W]` of any size and gives logits `[N,classes,H,W]`. Inside, zeros are
+    added below and on the right up to a multiple of 32, and the logits are cropped back.
     """
 
     stride = STRIDE

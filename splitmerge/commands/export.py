@@ -27,8 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from export.package import export_package
     from export.summary import print_summary, summary_json
-    from splitmerge.files import write_json
+    from splitmerge.files import writable_folder, write_json
 
+    if arguments.json:
+        writable_folder(arguments.json.parent)
     package = export_package(arguments.checkpoint, size, arguments.package, arguments.cut, arguments.logits)
     print_summary(package)
     if arguments.json:

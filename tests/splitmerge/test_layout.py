@@ -36,7 +36,7 @@ def test_no_stage_imports_a_later_one(stage: str) -> None:
 
 
 def test_a_deployment_machine_needs_no_pytorch() -> None:
-    """Every module of engines and runtime, the data sets and metrics import where torch, onnx and safetensors do not."""
+    """Engines, runtime, data sets and metrics import where torch, onnx and safetensors do not."""
     modules = ["splitmerge.cli", "training.metrics", "training.data", "training.streets"]
     for stage in ("engines", "runtime"):
         modules += [f"{stage}.{path.stem}" for path in sorted((ROOT / stage).glob("*.py")) if path.stem != "__init__"]

@@ -37,9 +37,9 @@ def test_split_is_slicing_and_merge_undoes_it(window: tuple[int, int], n: int, c
     x = image(n, c, h * rows, w * columns)
     split = split_pool(x, window)
     assert split.shape == (n * rows * columns, c, h, w)
-    for i, k, l in itertools.product(range(n), range(rows), range(columns)):
-        expected = x.numpy()[i, :, k::rows, l::columns]  # Eq. 1
-        np.testing.assert_array_equal(split[i * rows * columns + k * columns + l].numpy(), expected)
+    for i, row, column in itertools.product(range(n), range(rows), range(columns)):
+        expected = x.numpy()[i, :, row::rows, column::columns]  # Eq. 1
+        np.testing.assert_array_equal(split[i * rows * columns + row * columns + column].numpy(), expected)
     assert torch.equal(merge_pool(split, window), x)
 
 
@@ -134,7 +134,7 @@ def test_offsets_come_from_the_seed_and_reach_every_pixel() -> None:
         (lambda x: shrink_pool(x, (0, 0), 2), "pad to 6x8"),
         (lambda x: shrink_pool(x[:, :, :, :5], (5, 0), 5), "outside the 5x5 window"),
         (lambda x: expand_pool(x, (0, 2), 2), "outside the 2x2 window"),
-        (lambda x: merge_pool(x, 2), "multiple of 4"),
+        (lambda x: merge_pool(x, 2), "no multiple of 4"),
         (lambda x: split_pool(x, (0, 1)), "at least 1x1"),
         (lambda x: conv_shrink(nn.Conv2d(1, 1, 2), x[:, :, :4, :6], (0, 0)), "odd kernel"),
     ],

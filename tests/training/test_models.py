@@ -87,7 +87,7 @@ def test_shrinking_first_levels_computes_a_regular_grid_of_the_full_result(level
 
 
 def test_a_split_level_before_a_shrunken_one_is_no_grid() -> None:
-    with pytest.raises(ValueError, match="no regular grid|Only the first levels"):
+    with pytest.raises(ValueError, match="Only the first levels"):
         _ = SplitMerge((None, (0, 0), None, None, None)).grid
 
 
@@ -131,10 +131,10 @@ def test_all_training_offsets_together_are_the_full_result() -> None:
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         full = model(x)
-        for k, l in itertools.product(range(0, 32, 5), range(0, 32, 7)):
-            offsets = tuple(((k >> level) & 1, (l >> level) & 1) for level in range(5))
+        for row, column in itertools.product(range(0, 32, 5), range(0, 32, 7)):
+            offsets = tuple(((row >> level) & 1, (column >> level) & 1) for level in range(5))
             logits = model.sample(x, SplitMerge(offsets)).logits
-            torch.testing.assert_close(logits, shrink_pool(full, (k, l), 32), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(logits, shrink_pool(full, (row, column), 32), rtol=1e-9, atol=1e-9)
 
 
 def test_split_batches_merge_back_in_the_order_of_the_levels() -> None:

@@ -148,7 +148,7 @@ def _plate(p: Painter, u: float, v: float, r: float, sides: int, turn: float, co
 
 
 def paint_wires(p: Painter, s: float) -> None:
-    """The tram's contact wires, one pixel wide. They keep the label of what is behind, as Cityscapes annotates wires."""
+    """The tram's contact wires, one pixel wide. They keep the label behind them, as Cityscapes does."""
     behind = p.canvas[..., 3].copy()
     z = np.geomspace(NEAR + 3, FAR * 0.55, 14)
     paths = np.empty((2, 14, 3))
