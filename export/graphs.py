@@ -19,7 +19,7 @@ from splitmerge import __version__
 from splitmerge.errors import InputError
 from splitmerge.package import Cut, InputContract
 
-__all__ = ["Graphs", "contract_for", "graphs_from_network"]
+__all__ = ["Graphs", "contract_for", "graphs_from_network", "graphs_from_whole", "whole_from_network"]
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,48 @@ def graphs_from_network(
     Raises InputError for a network that cannot be exported or cut there, CheckpointError for weights that are not
     finite.
     """
+    return graphs_from_whole(whole_from_network(network, contract, logits), contract, cut_level)
+
+
+def whole_from_network(network: nn.Module, contract: InputContract, logits: bool = False) -> ir.Model:
+    """The graph from frames to labels (still int32, at the padded size), with poolings as nodes that can be cut at."""
     model = trace(network, contract.padded_height, contract.padded_width)
     fold_batch_norm(model)
-    fix_resize_sizes(model.graph)
-    common.RemoveUnusedNodesPass()(model)
+    fix_resize_sizes(model)
     check_merged(model.graph)
     add_frames_input(model, contract)
     add_labels(model, logits)
     hoist(model)
-    values = layouts_of(model.graph)
-    layouts = {node.name or "": values[node.outputs[0]] for node in model.graph}
-    levels = split_levels(model)
-    parts, cut = {"model": model}, None
-    if levels and cut_level:
-        halves = cut_at(model, cut_level)
-        parts |= {"stem": halves.stem, "trunk": halves.trunk}
+    return model
+
+
+def graphs_from_whole(whole: ir.Model, contract: InputContract, cut_level: int) -> Graphs:
+    """Cut, fuse, lower, finish and check. `whole` stays as it is."""
+    values = layouts_of(whole.graph)
+    layouts = {node.name or "": values[node.outputs[0]] for node in whole.graph}
+    if cut_level < 0:
+        raise InputError(f"There is no split level {cut_level}: choose 0 for one graph, or 1 and more for a cut.")
+    cut = None
+    parts = {"model": whole.clone()}
+    if cut_level and split_levels(whole):
+        halves = cut_at(whole, cut_level)
         cut = halves.cut
-    elif cut_level < 0:
-        raise InputError(f"There is no split level {cut_level}: choose 0 or more.")
-    padded = (contract.padded_height, contract.padded_width) != contract.size
+        parts |= {"stem": halves.stem, "trunk": halves.trunk}
     for name, part in parts.items():
         fuse_poolings(part)
         lower_poolings(part)
-        if name != "stem":
-            batch = "N" if name == "model" else "n"
-            finish_labels(part, batch, contract.size if padded and name == "model" else None)
+        _end(name, part, contract)
         _finish(part, name)
     return Graphs(parts, cut, contract, layouts)
+
+
+def _end(name: str, part: ir.Model, contract: InputContract) -> None:
+    """End the graphs that give labels. A trunk's split batches are cropped by whoever puts them together."""
+    if name == "trunk":
+        finish_labels(part, "n", None)
+    elif name == "model":
+        padded = contract.padded_height, contract.padded_width
+        finish_labels(part, "N", contract.size if padded != contract.size else None)
 
 
 def _finish(model: ir.Model, name: str) -> None:
@@ -96,6 +111,7 @@ def _finish(model: ir.Model, name: str) -> None:
                 value.shape = None
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
+    _order_constants(model.graph)
     common.ShapeInferencePass(strict_mode=True)(model)
     common.CheckerPass(full_check=True)(model)
     for node in model.graph:
@@ -103,6 +119,14 @@ def _finish(model: ir.Model, name: str) -> None:
             _forget_made_up_names(value)
         assert not node.domain, f"{node.name} is left in the private domain {node.domain}"
         assert all(len(sizes(value)) <= MAX_RANK for value in node.outputs), node.name
+
+
+def _order_constants(graph: ir.Graph) -> None:
+    """Store constants in the order of their use: `ir.convenience.extract` collects them in a set, never twice alike."""
+    used = [value for node in graph for value in node.inputs if value is not None and value.is_initializer()]
+    graph.initializers.clear()
+    for value in dict.fromkeys(used):
+        graph.register_initializer(value)
 
 
 def _forget_made_up_names(value: ir.Value) -> None:

@@ -20,71 +20,22 @@ __all__ = ["POINTWISE", "Layout", "check_merged", "grid", "layouts_of", "number_
 
 Layout = tuple[Window, ...]
 
-# fmt: off (one operator a line would take a page)
-POINTWISE = frozenset(
-    {
-        "Abs",
-        "Cast",
-        "Ceil",
-        "Celu",
-        "Clip",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "LeakyRelu",
-        "Log",
-        "Mish",
-        "Neg",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Tanh",
-        "ThresholdedRelu",
-    }
-)
+# one operator a line would take a page
+# fmt: off
+POINTWISE = frozenset({
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
+    "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
+    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+})
 """Operators that treat every number by itself and read one tensor (Clip's limits are constants)."""
 
-_PER_IMAGE = frozenset(
-    {
-        "AveragePool",
-        "BatchNormalization",
-        "Conv",
-        "ConvTranspose",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LRN",
-        "LpPool",
-        "MaxPool",
-    }
-)
-_BROADCASTING = frozenset(
-    {
-        "Add",
-        "Div",
-        "Max",
-        "Mean",
-        "Min",
-        "Mul",
-        "PRelu",
-        "Pow",
-        "Sub",
-        "Sum",
-        "Where",
-    }
-)
+_PER_IMAGE = frozenset({
+    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool",
+    "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool",
+})
+_BROADCASTING = frozenset({
+    "Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where",
+})
 # fmt: on
 
 

@@ -12,7 +12,7 @@ from export.graphs import Graphs, contract_for, graphs_from_network
 from export.verify import Report, verify
 from splitmerge import __version__
 from splitmerge.errors import InputError
-from splitmerge.files import new_folder, sha256_of
+from splitmerge.files import new_folder, sha256_of, writable_folder
 from splitmerge.package import MANIFEST, REFERENCE, Graph, Manifest, Package, TensorInfo
 from training.checkpoint import Checkpoint, load_checkpoint
 
@@ -33,7 +33,7 @@ def export_package(
     Raises CheckpointError and InputError for what cannot be exported, VerificationError where a graph disagrees with
     PyTorch.
     """
-    _check_replaceable(folder)
+    _check_place(folder)
     checkpoint = load_checkpoint(checkpoint_path)
     contract = contract_for(size, checkpoint.model.stride, checkpoint.mean, checkpoint.std)
     graphs = graphs_from_network(checkpoint.model, contract, cut_level, logits)
@@ -45,14 +45,15 @@ def export_package(
     return Package.open(folder)
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds something else than a package, before anything is computed."""
+def _check_place(folder: Path) -> None:
+    """Refuse a place that cannot be written or holds something else than a package, before anything is computed."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise InputError(
             f"{folder} exists and is no package (it has no {MANIFEST}): name a new or an empty folder, or remove it."
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file where a package is a folder: name another one.")
+    writable_folder(folder.parent)
 
 
 def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph], report: Report) -> Manifest:

@@ -54,24 +54,25 @@ def set_weights(
         conv.replace_input_with(index, constant(graph, name, array.astype(np.float32)))
 
 
-def fix_resize_sizes(graph: ir.Graph) -> None:
+def fix_resize_sizes(model: ir.Model) -> None:
     """Give every resize a constant scale, instead of sizes that PyTorch's exporter computes from the free batch.
 
     Where the scale is not a whole number, which ONNX would round on its own terms, the sizes of height and width stay.
     """
-    for node in graph:
-        if node.op_type != "Resize" or len(node.inputs) < 4:
-            continue
-        value = node.inputs[0]
-        assert value is not None
-        before, after = sizes(value)[2:], sizes(node.outputs[0])[2:]
-        ratios = [b / a if a and b else 0.0 for a, b in zip(before, after, strict=True)]
-        if is_constant(node.inputs[3]) if node.inputs[3] else False:
-            continue
-        if all(ratio == int(ratio) for ratio in ratios):
-            scales = constant(graph, f"{node.name}.scales", np.array([1, 1, *ratios], np.float32))
-            node.resize_inputs(3)
-            node.replace_input_with(2, scales)
-        else:
-            node.replace_input_with(3, constant(graph, f"{node.name}.sizes", np.array(after, np.int64)))
-            node.attributes.add(ir.AttrInt64s("axes", (2, 3)))
+    for node in model.graph:
+        if node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] and not is_constant(node.inputs[3]):
+            _fix_size(model.graph, node)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _fix_size(graph: ir.Graph, node: ir.Node) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    before, after = sizes(value)[2:], sizes(node.outputs[0])[2:]
+    ratios = [large / small for small, large in zip(before, after, strict=True) if small and large]
+    if len(ratios) == 2 and all(ratio == int(ratio) for ratio in ratios):
+        node.resize_inputs(3)
+        node.replace_input_with(2, constant(graph, f"{node.name}.scales", np.array([1, 1, *ratios], np.float32)))
+    else:
+        node.replace_input_with(3, constant(graph, f"{node.name}.sizes", np.array(after, np.int64)))
+        node.attributes.add(ir.AttrInt64s("axes", (2, 3)))

@@ -57,8 +57,7 @@ def trace(network: nn.Module, height: int, width: int) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     _own_weights(model.graph)
     _name_by_module(model.graph)
-    common.ClearMetadataAndDocStringPass()(model)
-    model.metadata_props.clear()
+    _forget_metadata(model)
     return model
 
 
@@ -114,6 +113,14 @@ def _own_weights(graph: ir.Graph) -> None:
         name = value.name.removeprefix(_PREFIX)
         value.const_value = ir.tensor(np.array(value.const_value.numpy()), name=name)
         value.name = name
+
+
+def _forget_metadata(model: ir.Model) -> None:
+    common.ClearMetadataAndDocStringPass()(model)  # of nodes and graphs
+    model.metadata_props.clear()
+    outputs = (output for node in model.graph for output in node.outputs)
+    for value in (*model.graph.inputs, *model.graph.initializers.values(), *outputs):
+        value.metadata_props.clear()
 
 
 def _name_by_module(graph: ir.Graph) -> None:

@@ -1,0 +1,136 @@
+"""Verification passes what is right, and names the layer where something is wrong."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from export_samples import MEAN, STD, network
+
+from export.agreement import TOLERANCE, Reference
+from export.frames import blob_frames, sample_frames
+from export.graphs import Graphs, contract_for, graphs_from_network
+from export.verify import verify, verify_graphs
+from splitmerge.errors import CheckpointError, VerificationError
+from training.models import SMP
+
+
+def altered(graphs: Graphs, part: str, fault: Callable[[ir.Graph], None]) -> Graphs:
+    model = graphs.parts[part].clone()
+    fault(model.graph)
+    return dataclasses.replace(graphs, parts={**graphs.parts, part: model})
+
+
+def perturb(layer: str) -> Callable[[ir.Graph], None]:
+    """Add a fifth of the largest weight to one weight of a convolution."""
+
+    def fault(graph: ir.Graph) -> None:
+        value = graph.node(layer).inputs[1]
+        assert value is not None and value.const_value is not None
+        weight = value.const_value.numpy().copy()
+        weight.flat[0] += 0.2 * np.abs(weight).max()
+        value.const_value = ir.tensor(weight, name=value.name)
+
+    return fault
+
+
+def transpose_swapped(pooling: str, one: int, other: int) -> Callable[[ir.Graph], None]:
+    """Mix up two axes of equal size in a pooling's transpose: split batches change places."""
+
+    def fault(graph: ir.Graph) -> None:
+        node = graph.node(f"{pooling}.turned")
+        perm = list(node.attributes["perm"].as_ints())
+        perm[one], perm[other] = perm[other], perm[one]
+        node.attributes.add(ir.AttrInt64s("perm", perm))
+
+    return fault
+
+
+def test_report(smp18: SMP, smp18_graphs: Graphs) -> None:
+    report = verify(smp18, smp18_graphs)
+    assert report.size == (64, 96) and report.frames == 2 and report.pixels == 2 * 64 * 96
+    assert [row.compared for row in report.comparisons] == ["dilated network", "model", "stem + trunk"]
+    for row in report.comparisons:
+        assert row.holds and row.wrong_labels == 0
+        assert row.label_agreement > 0.999
+        assert 0 < row.relative_error < 1e-5
+
+
+@pytest.mark.parametrize("layer", ["conv1", "layer2.0.conv1", "layer3.0.downsample.0", "layer4.1.conv2", "classifier"])
+def test_a_wrong_weight_in_the_whole_graph_is_traced_to_its_layer(smp18: SMP, smp18_graphs: Graphs, layer: str) -> None:
+    with pytest.raises(VerificationError, match=f"The model does not agree .*first layer that differs is {layer}[.] "):
+        verify_graphs(smp18, altered(smp18_graphs, "model", perturb(layer)))
+
+
+@pytest.mark.parametrize(
+    ("part", "layer"), [("stem", "conv1"), ("trunk", "layer1.0.conv1"), ("trunk", "layer4.0.conv2")]
+)
+def test_a_wrong_weight_in_a_part_is_traced_to_its_layer(
+    smp18: SMP, smp18_graphs: Graphs, part: str, layer: str
+) -> None:
+    with pytest.raises(VerificationError, match=f"stem . trunk does not .*first layer that differs is {layer}[.] "):
+        verify_graphs(smp18, altered(smp18_graphs, part, perturb(layer)))
+
+
+@pytest.mark.parametrize(
+    ("part", "pooling", "axes", "where"),
+    [
+        ("stem", "features", (1, 2), "layer1.0.conv1"),
+        ("model", "layer3.0.split", (1, 3), "layer3.0.conv2"),
+        ("trunk", "argmax.merge_2", (2, 4), "behind the last convolution"),
+    ],
+)
+def test_exchanged_split_batches_are_noticed(
+    smp18: SMP, smp18_graphs: Graphs, part: str, pooling: str, axes: tuple[int, int], where: str
+) -> None:
+    with pytest.raises(VerificationError, match=f"first layer that differs is {where}[.] "):
+        verify_graphs(smp18, altered(smp18_graphs, part, transpose_swapped(pooling, *axes)))
+
+
+def test_large_frames_are_verified_by_a_twin(smp18: SMP, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.verify.MAX_PIXELS", 1000)
+    graphs = graphs_from_network(smp18, contract_for((100, 150), 32, MEAN, STD), 1)
+    report = verify(smp18, graphs)
+    assert report.size == (64 - 28, 128 - 10)  # 100 and 150 are padded by as much
+    with pytest.raises(VerificationError, match="changes with the size"):
+        verify(smp18, altered(graphs, "trunk", perturb("layer4.1.conv1")))
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = network("fcn32s-18")
+    with torch.no_grad():
+        model.conv1.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"NaN or infinite values in conv1.weight"):
+        graphs_from_network(model, contract_for((32, 32), 32, MEAN, STD))
+
+
+def test_logits_that_are_not_finite_are_refused(smp18_graphs: Graphs) -> None:
+    model = network("smp18")
+    with torch.no_grad():
+        model.classifier.weight.fill_(3e38)
+    with pytest.raises(VerificationError, match="NaN or infinite"):
+        verify_graphs(model, smp18_graphs)
+
+
+def test_only_near_ties_may_differ() -> None:
+    scale = 100.0
+    logits = np.array([scale, 0.0, 10.0, 10.0 - 0.5 * TOLERANCE * scale, 7.0, 6.0], np.float32)
+    reference = Reference(logits.reshape(1, 3, 2, 1).transpose(0, 2, 1, 3))  # 2 classes at 3 pixels
+    assert reference.near_ties.ravel().tolist() == [False, True, False]
+    for labels, wrong in (([0, 0, 0], 0), ([0, 1, 0], 0), ([1, 0, 0], 1), ([1, 1, 1], 2)):
+        row = reference.compare("", np.array(labels, np.uint8).reshape(1, 3, 1), reference.logits)
+        assert row.wrong_labels == wrong and row.holds == (wrong == 0)
+    off = reference.compare("", reference.labels, reference.logits + np.float32(2 * TOLERANCE * scale))
+    assert not off.holds
+    assert not reference.compare("", reference.labels, reference.logits * np.float32("nan")).holds
+
+
+def test_frames_are_repeatable_and_varied() -> None:
+    for make in (sample_frames, blob_frames):
+        frames = make(2, 45, 70)
+        assert frames.shape == (2, 45, 70, 3) and frames.dtype == np.uint8
+        np.testing.assert_array_equal(frames, make(2, 45, 70))
+        assert not np.array_equal(frames[0], frames[1])
+        assert frames.std() > 10
