@@ -1,0 +1,156 @@
+"""Peak memory and time of the whole graph against split batches streamed through the trunk.
+
+    python -m benchmarks.streaming --sizes 512x1024 1024x2048 --widths 16 --json build/streaming.json
+
+exports SMP-18 with random weights, builds its engines and measures each row in a process of its own
+(`streaming_row.py`). Memory is the process's high-water mark less what it held with its engines loaded and nothing run:
+activations, and the buffers between stem and trunk. Linux only. Agreement is the share of pixels whose label is the
+whole graph's.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import machine
+from engines.build import build_engines
+from splitmerge.errors import InputError
+from splitmerge.files import write_json
+from splitmerge.package import Package
+
+ROOT = Path(__file__).parents[1]
+_WIDEST_TENSORS = 7
+"""The whole graph's peak in tensors of its last stage, as measured; only used to leave out what would not fit."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """SMP-18 of `width` channels on frames of `height` x `width_pixels`."""
+
+    height: int
+    width_pixels: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.height}x{self.width_pixels} width {self.width}"
+
+    @property
+    def whole_mib(self) -> float:
+        """What the whole graph will about need."""
+        return _WIDEST_TENSORS * self.height * self.width_pixels * 8 * self.width * 4 / 2**20
+
+
+def main() -> int:
+    arguments = _arguments()
+    cases = [Case(*_size(size), width) for width in arguments.widths for size in arguments.sizes]
+    rows: list[dict[str, Any]] = []
+    print(f"{'frames':<20} {'run as':<22} {'MiB':>8} {'of whole':>9} {'first ms':>9} {'ms':>9} {'agreement':>10}")
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases:
+            for row in _measure(case, Path(folder), arguments):
+                rows.append({"height": case.height, "width_pixels": case.width_pixels, "width": case.width, **row})
+                print(_text(case, row), flush=True)
+    if arguments.json:
+        write_json(arguments.json, {"machine": machine(), "model": "smp18", "rows": rows})
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["512x1024", "1024x2048"], metavar="HxW")
+    parser.add_argument("--widths", nargs="+", type=int, default=[16], help="channels of SMP-18's first stage")
+    parser.add_argument("--contexts", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--frames", type=int, default=3, help="frames per row; the first is reported apart")
+    parser.add_argument("--limit-gib", type=float, default=20, help="leave out a whole graph that needs more")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args()
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise InputError(f"{text!r} is no size: write it as 512x1024.")
+    return int(height), int(width)
+
+
+def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> "list[dict[str, Any]]":
+    package = _package(case, folder)
+    plan = [("whole", 1), *(("streamed", contexts) for contexts in arguments.contexts), ("stem", 1), ("trunk", 1)]
+    rows: list[dict[str, Any]] = []
+    whole: dict[str, Any] | None = None
+    labels = folder / "labels.npy"
+    for mode, contexts in plan:
+        if mode == "whole" and case.whole_mib > arguments.limit_gib * 1024:
+            rows.append({"mode": mode, "skipped": f"needs about {case.whole_mib / 1024:.0f} GiB"})
+            continue
+        row = _row(package, mode, contexts, arguments.frames, labels)
+        if mode == "whole":
+            whole, expected = row, np.load(labels)
+        if whole is not None:
+            row["of_whole"] = round(row["activations_mib"] / whole["activations_mib"], 4)
+            if mode in ("whole", "streamed"):
+                row["agreement"] = float((np.load(labels) == expected).mean())
+        rows.append(row)
+    return rows
+
+
+def _package(case: Case, folder: Path) -> Package:
+    """Export in a process of its own: PyTorch's memory is given back before anything is measured."""
+    target = folder / case.name.replace(" ", "-")
+    code = f"from benchmarks.streaming import export_random; export_random({case!r}, {str(target)!r})"
+    subprocess.run([sys.executable, "-c", f"from benchmarks.streaming import Case; {code}"], check=True, cwd=ROOT)
+    package = Package.open(target)
+    build_engines(package, parts=["model", "stem", "trunk"])
+    return package
+
+
+def export_random(case: Case, folder: str) -> None:
+    """Export SMP-18 with seeded random weights as a package."""
+    import torch
+
+    from export.package import export_package
+    from splitmerge.labels import CITYSCAPES
+    from training.checkpoint import save_checkpoint
+    from training.models import create_model
+
+    torch.manual_seed(0)
+    checkpoint = Path(folder).with_suffix(".safetensors")
+    save_checkpoint(checkpoint, create_model("smp18", len(CITYSCAPES), case.width).eval(), "smp18", CITYSCAPES)
+    export_package(checkpoint, (case.height, case.width_pixels), Path(folder))
+
+
+def _row(package: Package, mode: str, contexts: int, frames: int, labels: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.streaming_row", str(package.folder), mode, str(contexts), str(frames)]
+    done = subprocess.run([*command, str(labels)], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        raise SystemExit(f"{mode} of {package.folder.name} failed: {reason}")
+    row: dict[str, Any] = json.loads(done.stdout)
+    return row
+
+
+_NAMES = {"whole": "whole graph", "stem": "  stem alone", "trunk": "  one split batch alone"}
+
+
+def _text(case: Case, row: dict[str, Any]) -> str:
+    name = _NAMES.get(row["mode"], f"streamed, {row.get('contexts')} context(s)")
+    if "skipped" in row:
+        return f"{case.name:<20} {name:<22} left out: {row['skipped']}"
+    share = f"1/{1 / row['of_whole']:.1f}" if row.get("of_whole") else ""
+    agreement = f"{row['agreement']:.6f}" if "agreement" in row else ""
+    return (
+        f"{case.name:<20} {name:<22} {row['activations_mib']:>8.0f} {share:>9} {row['first_ms']:>9.0f} "
+        f"{row['median_ms']:>9.0f} {agreement:>10}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""One row of `benchmarks.streaming`, in a process of its own: peak memory and time of one way to run a package.
+
+    python -m benchmarks.streaming_row PACKAGE whole|streamed|stem|trunk CONTEXTS FRAMES LABELS.npy
+
+prints a JSON object. PyTorch is not imported. `stem` and `trunk` run these alone, the trunk on one split batch, to tell
+which of them sets the peak.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.interface import Engine
+from engines.load import load_engine
+from runtime.executor import Executor
+from splitmerge.package import Package
+
+_STATUS = Path("/proc/self/status")
+
+
+def measure(package: Package, mode: str, contexts: int, frames: int) -> tuple[dict[str, Any], NDArray[Any]]:
+    """Memory in MiB and time in ms. The baseline is the process with its engines loaded and nothing run."""
+    height, width = package.manifest.input.size
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    run = _runner(package, mode, contexts, frame)
+    baseline = _status_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the high-water mark that loading left
+    times = []
+    for _ in range(frames):
+        start = time.perf_counter()
+        result = run()
+        times.append((time.perf_counter() - start) * 1e3)
+    peak = _status_mib("VmHWM")
+    row = {
+        "mode": mode,
+        "contexts": contexts,
+        "baseline_mib": round(baseline, 1),
+        "peak_mib": round(peak, 1),
+        "activations_mib": round(peak - baseline, 1),
+        "first_ms": round(times[0], 1),
+        "median_ms": round(statistics.median(times[1:] or times), 1),
+        "frames": frames,
+    }
+    return row, result
+
+
+def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]) -> Callable[[], NDArray[Any]]:
+    if mode == "streamed":
+        executor = Executor(package, contexts=contexts)
+        return lambda: executor.segment(frame)
+    if mode == "whole":
+        return _single(load_engine(package, "model"), frame[None], 1)
+    cut, contract = package.manifest.cut, package.manifest.input
+    assert cut is not None
+    if mode == "stem":
+        return _single(load_engine(package, "stem"), frame[None], cut.batches)
+    trunk = load_engine(package, "trunk")
+    channels = trunk.inputs[0].shape[1] or 1
+    features = np.ones(
+        (1, channels, contract.padded_height // cut.rows, contract.padded_width // cut.columns), np.float32
+    )
+    return _single(trunk, features, 1)
+
+
+def _single(engine: Engine, feed: NDArray[Any], batches: int) -> Callable[[], NDArray[Any]]:
+    """Runs an engine of one input and one output."""
+    (source,), (target,) = engine.inputs, engine.outputs
+    feeds = {source.name: engine.device.empty(feed.shape, feed.dtype)}
+    shape = (batches, *(d or 1 for d in target.shape[1:]))
+    outputs = {target.name: engine.device.empty(shape, np.dtype(target.dtype))}
+    context = engine.create_context()
+
+    def run() -> NDArray[Any]:
+        engine.device.write(feeds[source.name], feed)
+        context.enqueue(feeds, outputs)
+        context.synchronize()
+        first: NDArray[Any] = engine.device.read(outputs[target.name])[0]
+        return first
+
+    return run
+
+
+def _status_mib(field: str) -> float:
+    """A memory field of this process, which Linux alone has."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"{_STATUS} has no {field}: this benchmark needs Linux.")
+
+
+def main() -> None:
+    folder, mode, contexts, frames, labels = sys.argv[1:]
+    row, result = measure(Package.open(Path(folder)), mode, int(contexts), int(frames))
+    if mode in ("whole", "streamed"):
+        np.save(labels, result)
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
