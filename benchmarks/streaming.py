@@ -28,7 +28,7 @@ from splitmerge.package import Package
 
 ROOT = Path(__file__).parents[1]
 _WIDEST_TENSORS = 6
-"""The whole graph's peak in tensors of its last stage: 3 at once, up to doubled by the arena. Only to leave out a misfit."""
+"""The whole graph's peak in tensors of its last stage (3, up to doubled by the arena), to leave out what will not fit."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> Iterato
     labels, limit = folder / "labels.npy", min(arguments.limit_gib, _available_gib())
     for mode, contexts in plan:
         if mode == "whole" and case.whole_mib > limit * 1024:
-            yield {"mode": mode, "skipped": f"needs about {case.whole_mib / 1024:.0f} GiB, {limit:.0f} GiB may be used"}
+            yield {"mode": mode, "skipped": f"needs about {case.whole_mib / 1024:.1f} GiB, {limit:.1f} GiB may be used"}
             continue
         row = _row(package, mode, contexts, arguments.frames, labels)
         if mode == "whole":
