@@ -28,7 +28,7 @@ from splitmerge.package import Package
 
 ROOT = Path(__file__).parents[1]
 _WIDEST_TENSORS = 6
-"""The whole graph's peak in tensors of its last stage (3, up to doubled by the arena), to leave out what will not fit."""
+"""The whole graph's peak in tensors of its last stage (3, up to doubled by the arena): leaves out what will not fit."""
 
 
 @dataclass(frozen=True)
