@@ -11,7 +11,7 @@ import onnx_ir as ir
 from export.graphs import Graphs, contract_for, graphs_from_network
 from export.verify import Report, verify
 from splitmerge import __version__
-from splitmerge.errors import InputError
+from splitmerge.errors import CheckpointError, InputError
 from splitmerge.files import new_folder, sha256_of, writable_folder
 from splitmerge.package import MANIFEST, REFERENCE, Graph, Manifest, Package, TensorInfo
 from training.checkpoint import Checkpoint, load_checkpoint
@@ -41,6 +41,8 @@ def export_package(
     with new_folder(folder) as temporary:
         files = {part: _write(model, temporary, part) for part, model in graphs.parts.items()}
         shutil.copyfile(checkpoint_path, temporary / REFERENCE)
+        if sha256_of(temporary / REFERENCE) != checkpoint.sha256:
+            raise CheckpointError(f"{checkpoint_path} was overwritten while it was being exported: export it again.")
         Package.write_manifest(temporary, _manifest(checkpoint, graphs, files, report))
     return Package.open(folder)
 
