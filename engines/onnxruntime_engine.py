@@ -7,14 +7,16 @@ session, for the whole graph / the stem and then one split batch of the trunk.
     arena without pattern                            1073 / 178
     one arena for all, growing by doubling           1073 / 118
     one arena for all, growing by what is asked      1498 / 113
-    no arena                                          797 / 269   slower: new pages in every run
-    no arena, malloc told to map from 512 KiB on      771 /  99   a setting of the whole process; slower
+    no arena                                          797 / 269   15 % slower: new pages in every run
+    no arena, malloc told to map from 512 KiB on      771 /  99   60 % slower, and a setting of the whole process
 
 The pattern reserves a second time what the arena already holds, so it is off. Stem and trunk never need their
-activations at the same time, so they share one arena that grows by what is asked for (with 2 and 4 contexts 164 and 288
-MiB, by doubling 184 and 317). The whole graph has an arena of its own that doubles.
+activations at the same time, so sharing an arena saves the smaller of the two. How it grows matters less: by what is
+asked, whole frames took 118 MiB with one context and 151 to 184 with two; by doubling 122 and 188. The whole graph has
+an arena of its own, which doubles.
 
-Threads do not spin while they wait: on cores that decoding and encoding use too, spinning made a frame 20 % slower.
+Threads do not spin while they wait. With other work on the same two cores, as decoding and encoding are, spinning took
+7.4 to 8.0 s a frame and waiting asleep 5.3 to 7.3 s; on idle cores this was not measured.
 """
 
 import functools

@@ -7,10 +7,10 @@ Split batches never meet before the merge, so every context writes its own pixel
 the same, bit for bit, for any number of contexts, any chunk and any order. Only one chunk per context is in memory at a
 time.
 
-Measured with SMP-18 of width 16 at 512x1024 on two cores: one context of two threads took 3.1 s a frame and 114 MiB,
-two contexts of one thread 2.6 s and 164 MiB, and on busy cores the second gains more, because a lone context waits for
-its slowest thread in every layer. Chunks of 4 were no faster than chunks of 1 and took 2.5 times the memory. Memory is
-what streaming is for, hence one context and chunks of one by default; where speed matters, as many contexts as cores.
+Measured with an exported SMP-18 of width 16 at 512x1024 on two cores that other work kept busy too: one context of two
+threads took 118 MiB and 5.3 to 7.3 s a frame, two contexts of one thread 151 to 184 MiB and 5.2 to 6.1 s, one context
+with chunks of 4 349 MiB and 5.4 to 6.4 s. The times hardly differ and the memory does, hence one context and chunks of
+one by default. Idle or more cores may rank the times otherwise: measure with `splitmerge bench`.
 """
 
 import threading
