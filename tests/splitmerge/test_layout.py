@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,12 @@ def test_labels_are_cityscapes_train_ids() -> None:
     assert len(CITYSCAPES) == 19 and set(THIN_CLASSES) < {entry.name for entry in CITYSCAPES}
     painted = colours_from_labels(np.array([[0, 11, 255]], np.uint8))
     assert painted.tolist() == [[[128, 64, 128], [60, 20, 220], [0, 0, 0]]]
+
+
+def test_make_targets_are_names_for_verbs() -> None:
+    text = (ROOT / "Makefile").read_text()
+    called = set(re.findall(r"\$\(SPLITMERGE\) (\w+)", text))
+    assert called <= set(verbs())
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+    assert {"demo", "setup", "train", "export", "engines", "run"} <= targets
+    assert {"compare", "bench", "test", "lint", "clean"} <= targets
