@@ -10,7 +10,8 @@ CHECKPOINT ?= training/checkpoints/$(MODEL)-streets.safetensors
 PACKAGE    ?= build/$(MODEL)
 BACKEND    ?= auto
 PRECISION  ?= fp32
-DATA       ?= drive:7
+CLIP       ?= drive
+DATA       ?= streets
 IMAGES     ?= 60
 OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
@@ -23,7 +24,7 @@ help:            ## this list
 
 demo: setup      ## export, build, run on a dashcam clip, compare with PyTorch, table and pictures (build/demo)
 	$(MAKE) --no-print-directory export engines
-	$(SPLITMERGE) data render $(DATA) --frames $(IMAGES) --size $(SIZE) --out $(OUT)/dashcam.mp4
+	$(SPLITMERGE) data render $(CLIP) --frames $(IMAGES) --size $(SIZE) --out $(OUT)/dashcam.mp4
 	$(MAKE) --no-print-directory run SOURCE=$(OUT)/dashcam.mp4
 	$(MAKE) --no-print-directory compare
 

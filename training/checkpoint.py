@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from splitmerge.errors import CheckpointError, SplitmergeError
@@ -63,7 +63,7 @@ def save_checkpoint(
     }
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with new_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"splitmerge": json.dumps(header)})
+        temporary.write_bytes(save(tensors, {"splitmerge": json.dumps(header)}))  # save_file would hide it from others
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
