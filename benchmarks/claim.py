@@ -3,7 +3,8 @@
     python -m benchmarks.claim --runs runs/smp18 runs/fcn32s-18 runs/fcn8s-18 --json build/claim.json
 
 reads the `best.safetensors` of trainings made by `splitmerge train` and scores them on full validation images: IoU per
-class, the mean of all classes and of the small and thin ones (SMP paper, Tables 2 and 4). SMP networks are scored at
+class, the mean of all classes and of the small and thin ones (SMP paper, Tables 2 and 4). The images are others than
+those that chose the best checkpoint. SMP networks are scored at
 full density, and with every second and fourth row and column computed, other pixels taking the nearest computed one.
 """
 
@@ -53,11 +54,11 @@ def score(checkpoint: Checkpoint, images: int, size: tuple[int, int]) -> list[Ro
     strides = (1, 2, 4) if isinstance(checkpoint.model, SMP) else (1,)
     classes = len(checkpoint.classes)
     totals = {stride: np.zeros((classes, classes), np.int64) for stride in strides}
-    for frame, truth in tqdm(open_dataset("streets", size, images), desc=checkpoint.name, disable=None):
+    for frame, truth in tqdm(open_dataset("streets", size, images, seed=1), desc=checkpoint.name, disable=None):
         image = normalise(torch.from_numpy(np.array(frame))[None], checkpoint.mean, checkpoint.std)
         for stride in strides:
             totals[stride] += confusion_matrix(predict(checkpoint.model, image, stride), truth, classes)
-    steps = int(checkpoint.notes.get("steps", 0))
+    steps = int(checkpoint.notes.get("step", 0))
     return [Row(checkpoint.name, stride, steps, iou(total)) for stride, total in totals.items()]
 
 
@@ -91,7 +92,11 @@ def main() -> int:
         names = [entry.name for entry in CITYSCAPES]
         scores = [
             {"model": row.model, "stride": row.stride, "steps": row.steps, "miou": row.miou, "thin": row.thin}
-            | {"iou": {name: float(value) for name, value in zip(names, row.iou, strict=True)}}
+            | {
+                "iou": {
+                    name: None if np.isnan(value) else float(value) for name, value in zip(names, row.iou, strict=True)
+                }
+            }
             for row in rows
         ]
         write_json(arguments.json, {**machine(), "images": arguments.images, "size": arguments.size, "rows": scores})

@@ -5,6 +5,7 @@ Nothing in such a file is ever executed. The header's `splitmerge` entry is JSON
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,8 +72,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     header, tensors = _read(path)
     try:
         name, width = str(header["model"]), int(header["width"])
-        classes = tuple(LabelClass(entry["name"], tuple(entry["rgb"])) for entry in header["classes"])
+        classes = tuple(_label_class(entry) for entry in header["classes"])
         mean, std = _triple(header["mean"]), _triple(header["std"])
+        if min(std) <= 0:
+            raise ValueError(f"std {std}")
         model = create_model(name, len(classes), width)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a header without a usable {error}: save it with splitmerge again.") from None
@@ -121,4 +124,13 @@ def _load(model: SegmentationNet, tensors: Mapping[str, Tensor], path: Path, nam
 
 def _triple(values: Any) -> tuple[float, float, float]:
     first, second, third = (float(value) for value in values)
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError(f"triple {values}")
     return first, second, third
+
+
+def _label_class(entry: Any) -> LabelClass:
+    red, green, blue = (int(value) for value in entry["rgb"])
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f"colour {entry['rgb']}")
+    return LabelClass(str(entry["name"]), (red, green, blue))

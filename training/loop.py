@@ -35,6 +35,7 @@ from splitmerge.labels import CITYSCAPES, IGNORE
 from training.checkpoint import save_checkpoint
 from training.data import Dataset
 from training.evaluate import confusion_of, normalise
+from training.interrupts import interrupts_wait
 from training.metrics import mean_iou
 from training.models import SMP, SegmentationNet, create_model
 from training.reduction import STRIDE
@@ -46,6 +47,8 @@ __all__ = ["TrainConfig", "train"]
 class TrainConfig:
     """One training. `crop` is (height, width) in pixels, multiples of 32; `lr` the peak of a warmed-up cosine.
 
+    `size` (height, width), `images` and `validation_images` say how much of a rendered data set was drawn.
+
     `stride` is a Split-Merge Pooling network's training stride: one pixel of each window of that many squared is learnt
     from (`training.models.SMP`). Other networks ignore it.
     """
@@ -54,6 +57,9 @@ class TrainConfig:
     width: int = 16
     data: str = "streets"
     crop: tuple[int, int] = (128, 256)
+    size: tuple[int, int] = (256, 512)
+    images: int = 4000
+    validation_images: int = 100
     batch: int = 8
     stride: int = STRIDE
     steps: int = 10_000
@@ -78,16 +84,17 @@ class _State:
 def train(config: TrainConfig, images: Dataset, validation: Dataset, out: Path) -> float:
     """Train until `config.steps`, going on where `out` left off, and return the best validation mIoU (0..1).
 
-    Raises InputError where
-    they are too small for the crop or `out` holds another configuration, VerificationError where the loss diverges.
+    Ctrl-C ends after the step at hand and saves, so that nothing is lost and no step is half done. Raises InputError
+    for a configuration or images that cannot be, or where `out` holds another configuration, VerificationError where
+    the loss diverges.
     """
-    _check(config, images)
+    _check(config, images, validation)
     writable_folder(out)
     state = _begin(config, out)
     write_json(out / "config.json", asdict(config))
     progress = tqdm(total=config.steps, initial=state.step, unit="step", desc=config.model, disable=None)
     loss_sum, since, started = 0.0, 0, time.perf_counter()
-    try:
+    with progress, interrupts_wait() as interrupted:
         while state.step < config.steps:
             loss = _step(config, state, images)
             state.step += 1
@@ -98,25 +105,33 @@ def train(config: TrainConfig, images: Dataset, validation: Dataset, out: Path) 
                 seconds = time.perf_counter() - started
                 _validate(config, state, validation, out, loss_sum / since, since * config.batch / seconds)
                 loss_sum, since, started = 0.0, 0, time.perf_counter()
-            elif state.step % config.save_every == 0:
+            elif state.step % config.save_every == 0 or interrupted():
                 _save_resume(config, state, out)
-    except KeyboardInterrupt:
-        _save_resume(config, state, out)
-        raise
-    finally:
-        progress.close()
+            if interrupted():
+                raise KeyboardInterrupt
     return state.best
 
 
-def _check(config: TrainConfig, images: Dataset) -> None:
+def _check(config: TrainConfig, images: Dataset, validation: Dataset) -> None:
+    for name in ("steps", "batch", "validate_every", "save_every"):
+        if getattr(config, name) < 1:
+            raise InputError(f"A training with {name} {getattr(config, name)} cannot be: choose 1 or more.")
+    if not math.isfinite(config.lr) or config.lr <= 0:
+        raise InputError(f"A learning rate of {config.lr} cannot be: choose a number above 0.")
     if config.crop[0] % STRIDE or config.crop[1] % STRIDE or min(config.crop) < STRIDE:
         raise InputError(f"The crop {config.crop[0]}x{config.crop[1]} must be a multiple of {STRIDE} on both sides.")
     if not len(images):
         raise InputError(f"The data set {config.data} holds no images to train on.")
-    height, width = images[0][1].shape
+    if not len(validation):
+        raise InputError(f"The data set {config.data} holds no images to validate on.")
+    _check_fits(config, 0, images[0][1])
+
+
+def _check_fits(config: TrainConfig, index: int, labels: NDArray[np.uint8]) -> None:
+    height, width = labels.shape
     if height < config.crop[0] or width < config.crop[1]:
         raise InputError(
-            f"The images of {config.data} are {height}x{width} and the crop is {config.crop[0]}x{config.crop[1]}: "
+            f"Image {index} of {config.data} is {height}x{width} and the crop is {config.crop[0]}x{config.crop[1]}: "
             "choose a smaller --crop or a larger --size."
         )
 
@@ -200,7 +215,8 @@ def loss_of(model: SegmentationNet, batch: Tensor, labels: Tensor) -> Tensor:
         labels = labels[:, row::stride, column::stride]
     else:
         logits = model(batch)
-    return F.cross_entropy(logits, labels, ignore_index=IGNORE)
+    counted = (labels != IGNORE).sum().clamp(min=1)  # a crop may hold none at all
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / counted
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -226,6 +242,7 @@ def _crops(
     height, width = config.crop
     for index in random.integers(len(images), size=config.batch):
         image, labels = images[int(index)]
+        _check_fits(config, int(index), labels)
         top = int(random.integers(labels.shape[0] - height + 1))
         left = int(random.integers(labels.shape[1] - width + 1))
         window = np.s_[top : top + height, left : left + width]

@@ -66,6 +66,9 @@ def test_nan_weights(saved: Path) -> None:
         ({"classes": [{"name": "a", "rgb": [0, 0, 0]}] * 11}, "11 classes"),
         ({"model": "unet"}, "no model named 'unet'"),
         ({"mean": [0.5]}, "header without a usable"),
+        ({"mean": [0.5, 0.5, float("nan")]}, "usable triple"),
+        ({"std": [0.2, 0.0, 0.2]}, "usable std"),
+        ({"classes": [{"name": "a", "rgb": [0, 0, 256]}] * 19}, "usable colour"),
     ],
 )
 def test_another_network(saved: Path, header: dict[str, object], words: str) -> None:

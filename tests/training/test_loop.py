@@ -2,6 +2,8 @@
 
 import csv
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ import training.loop
 from splitmerge.errors import CheckpointError, InputError, VerificationError
 from training.checkpoint import load_checkpoint
 from training.evaluate import confusion_of, normalise, predict
-from training.loop import TrainConfig, train
+from training.interrupts import interrupts_wait
+from training.loop import TrainConfig, loss_of, train
 from training.metrics import mean_iou
 from training.models import create_model
 
@@ -48,7 +51,7 @@ def test_it_learns_to_tell_colours_apart(tmp_path: Path) -> None:
 def test_resuming_takes_the_steps_of_an_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    config = TrainConfig(**{**CONFIG.__dict__, "model": model})
+    config = replace(CONFIG, model=model)
     images, validation = toy_set(5, 1), toy_set(2, 2)
     train(config, images, validation, tmp_path / "whole")
 
@@ -72,22 +75,41 @@ def test_resuming_takes_the_steps_of_an_uninterrupted_run(
 
 
 def test_ctrl_c_leaves_a_state_to_resume_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(config, state, images):  # type: ignore[no-untyped-def]
-        if state.step == 1:
-            raise KeyboardInterrupt
-        return 1.0
+    """In the middle of a step, where batch norm has already changed: the step is finished and then saved."""
+    images, validation = toy_set(5, 1), toy_set(2, 2)
+    train(CONFIG, images, validation, tmp_path / "whole")
+    loss_of, calls = training.loop.loss_of, []
 
-    monkeypatch.setattr(training.loop, "_step", interrupted)
+    def pressed(*arguments):  # type: ignore[no-untyped-def]
+        loss = loss_of(*arguments)
+        calls.append(loss)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(training.loop, "loss_of", pressed)
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
-    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 1
+        train(CONFIG, images, validation, tmp_path / "halves")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert torch.load(tmp_path / "halves" / "resume.pt", weights_only=True)["step"] == 4
+    train(CONFIG, images, validation, tmp_path / "halves")
+    whole, halves = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "halves"))
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with interrupts_wait() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_one_seed_one_result(tmp_path: Path) -> None:
     images, validation = toy_set(5, 1), toy_set(1, 2)
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(TrainConfig(**{**CONFIG.__dict__, "seed": seed, "steps": 3}), images, validation, tmp_path / name)
+        train(replace(CONFIG, seed=seed, steps=3), images, validation, tmp_path / name)
         weights.append(load_file(tmp_path / name / "last.safetensors")["classifier.weight"])
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -95,18 +117,25 @@ def test_one_seed_one_result(tmp_path: Path) -> None:
 
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="multiple of 32"):
-        train(TrainConfig(crop=(100, 128)), toy_set(1, 0), [], tmp_path)
+        train(TrainConfig(crop=(100, 128)), toy_set(1, 0), toy_set(1, 0), tmp_path)
     with pytest.raises(InputError, match="no images"):
         train(CONFIG, [], [], tmp_path)
+    with pytest.raises(InputError, match="to validate on"):
+        train(CONFIG, toy_set(1, 0), [], tmp_path)
+    for name in ("steps", "batch", "validate_every"):
+        with pytest.raises(InputError, match=f"{name} 0"):
+            train(replace(CONFIG, **{name: 0}), toy_set(1, 0), toy_set(1, 0), tmp_path)
+    with pytest.raises(InputError, match="learning rate of nan"):
+        train(replace(CONFIG, lr=float("nan")), toy_set(1, 0), toy_set(1, 0), tmp_path)
     with pytest.raises(InputError, match="smaller --crop"):
-        train(TrainConfig(crop=(128, 256)), toy_set(1, 0), [], tmp_path)
+        train(TrainConfig(crop=(128, 256)), toy_set(1, 0), toy_set(1, 0), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
     train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
     with pytest.raises(InputError, match=r"lr 0\.01, not 0\.5"):
-        train(TrainConfig(**{**CONFIG.__dict__, "lr": 0.5}), toy_set(2, 1), toy_set(1, 2), tmp_path)
+        train(replace(CONFIG, lr=0.5), toy_set(2, 1), toy_set(1, 2), tmp_path)
     (tmp_path / "resume.pt").write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="delete it to start anew"):
         train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
@@ -137,3 +166,15 @@ def test_normalising_turns_blue_green_red_round() -> None:
     out = normalise(frame, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     assert out.shape == (1, 3, 2, 2)
     assert out[0, :, 0, 0].tolist() == [1.0, -1.0, 0.0]
+
+
+def test_a_crop_without_a_single_label_costs_nothing() -> None:
+    model = create_model("smp18", 5, 4).train()
+    loss = loss_of(model, torch.randn(2, 3, 64, 64), torch.full((2, 64, 64), 255))
+    assert float(loss.detach()) == 0.0
+
+
+def test_a_later_image_that_is_too_small_is_named(tmp_path: Path) -> None:
+    images = [*toy_set(1, 0), *toy_set(1, 0, (32, 64))]
+    with pytest.raises(InputError, match=r"Image 1 of streets is 32x64"):
+        train(CONFIG, images, toy_set(1, 2), tmp_path)
