@@ -15,22 +15,30 @@ DATA       ?= streets
 IMAGES     ?= 60
 OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
-RUN_NAME   ?= $(basename $(notdir $(SOURCE)))
+NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
-.PHONY: help demo setup train export engines run compare bench test test-slow lint clean
+.PHONY: help demo setup setup-test train export engines run compare bench test lint clean
+.NOTPARALLEL:
 
 help:            ## this list
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
 
-demo: setup      ## export, build, run on a dashcam clip, compare with PyTorch, table and pictures (build/demo)
-	$(MAKE) --no-print-directory export engines
-	$(SPLITMERGE) data render $(CLIP) --frames $(IMAGES) --size $(SIZE) --out $(OUT)/dashcam.mp4
-	$(MAKE) --no-print-directory run SOURCE=$(OUT)/dashcam.mp4
+demo: setup      ## export, build, run on a dashcam clip (and on SOURCE=video), compare with PyTorch: see build/demo
+	$(MAKE) --no-print-directory export
+	$(MAKE) --no-print-directory engines
+	$(SPLITMERGE) data render $(CLIP) --frames $(IMAGES) --size $(SIZE) --out "$(OUT)/dashcam.mp4"
+	$(MAKE) --no-print-directory run SOURCE="$(OUT)/dashcam.mp4"
+	$(if $(filter-out $(OUT)/dashcam.mp4,$(SOURCE)),$(MAKE) --no-print-directory run)
 	$(MAKE) --no-print-directory compare
 
-setup: $(VENV)/.ready  ## virtual environment with everything installed
+setup: $(VENV)/.ready  ## virtual environment with what training, exporting and running need
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[export]"
+	touch $@
+
+setup-test: $(VENV)/.ready-test
+$(VENV)/.ready-test: $(VENV)/.ready
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
@@ -44,23 +52,20 @@ engines: setup   ## compile the package's graphs for this machine
 	$(SPLITMERGE) build --package $(PACKAGE) --backend $(BACKEND) --precision $(PRECISION)
 
 run: setup       ## an engine on SOURCE=video: overlay video, label masks, a record per frame
-	$(SPLITMERGE) run $(SOURCE) --package $(PACKAGE) --precision $(PRECISION) --overlay $(OUT)/$(RUN_NAME)-overlay.mp4 \
-	    --masks $(OUT)/$(RUN_NAME)-masks --records $(OUT)/$(RUN_NAME)-frames.jsonl
+	$(SPLITMERGE) run "$(SOURCE)" --package $(PACKAGE) --precision $(PRECISION) \
+	    --overlay "$(OUT)/$(NAME)-overlay.mp4" --masks "$(OUT)/$(NAME)-masks" --records "$(OUT)/$(NAME)-frames.jsonl"
 
 compare: setup   ## engine against the PyTorch reference and the truth, over IMAGES labelled frames of DATA
-	$(SPLITMERGE) compare --package $(PACKAGE) --precision $(PRECISION) --data $(DATA) --images $(IMAGES) \
-	    --picture $(OUT)/compare.png --json $(OUT)/compare.json
+	$(SPLITMERGE) compare --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)" --images $(IMAGES) \
+	    --picture "$(OUT)/compare.png" --json "$(OUT)/compare.json"
 
 bench: setup     ## peak memory and time, whole graph against streamed split batches
 	$(SPLITMERGE) bench --json build/streaming.json
 
-test: setup      ## everything but the slow checks
-	$(PY) -m pytest -m "not slow"
+test: setup-test ## everything
+	$(PY) -m pytest
 
-test-slow: setup ## the slow checks
-	$(PY) -m pytest -m slow
-
-lint: setup      ## ruff and mypy --strict
+lint: setup-test ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy

@@ -37,7 +37,7 @@ from training.data import Dataset
 from training.evaluate import confusion_of, normalise
 from training.interrupts import interrupts_wait
 from training.metrics import mean_iou
-from training.models import SMP, SegmentationNet, create_model
+from training.models import SMP, SegmentationNet, create_model, list_models
 from training.reduction import STRIDE
 
 __all__ = ["TrainConfig", "train"]
@@ -68,6 +68,18 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 1_000
     save_every: int = 500
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what cannot be, before any image is drawn."""
+        if self.model not in list_models():
+            raise InputError(f"There is no model named {self.model!r}: choose one of {', '.join(list_models())}.")
+        for name in ("steps", "batch", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"A training with {name} {getattr(self, name)} cannot be: choose 1 or more.")
+        if not math.isfinite(self.lr) or self.lr <= 0:
+            raise InputError(f"A learning rate of {self.lr} cannot be: choose a number above 0.")
+        if self.crop[0] % STRIDE or self.crop[1] % STRIDE or min(self.crop) < STRIDE:
+            raise InputError(f"The crop {self.crop[0]}x{self.crop[1]} must be a multiple of {STRIDE} on both sides.")
 
 
 @dataclass
@@ -113,13 +125,6 @@ def train(config: TrainConfig, images: Dataset, validation: Dataset, out: Path) 
 
 
 def _check(config: TrainConfig, images: Dataset, validation: Dataset) -> None:
-    for name in ("steps", "batch", "validate_every", "save_every"):
-        if getattr(config, name) < 1:
-            raise InputError(f"A training with {name} {getattr(config, name)} cannot be: choose 1 or more.")
-    if not math.isfinite(config.lr) or config.lr <= 0:
-        raise InputError(f"A learning rate of {config.lr} cannot be: choose a number above 0.")
-    if config.crop[0] % STRIDE or config.crop[1] % STRIDE or min(config.crop) < STRIDE:
-        raise InputError(f"The crop {config.crop[0]}x{config.crop[1]} must be a multiple of {STRIDE} on both sides.")
     if not len(images):
         raise InputError(f"The data set {config.data} holds no images to train on.")
     if not len(validation):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, IGNORE
 from training.streets import Drive, Streets, cached, render_still
 from training.streets.painter import Bytes
@@ -104,11 +105,11 @@ def test_indexing_is_that_of_a_sequence() -> None:
     assert np.array_equal(dataset[-1][0], dataset[2][0])
     with pytest.raises(IndexError, match="picture 3 of 3"):
         dataset[3]
-    with pytest.raises(ValueError, match="'test'"):
+    with pytest.raises(InputError, match="'test'"):
         Streets("test")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 32"):
+    with pytest.raises(InputError, match="at least 32"):
         Streets("val", (16, 64))
-    with pytest.raises(ValueError, match="fps is 0"):
+    with pytest.raises(InputError, match="at 0"):
         Drive(fps=0.0)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
+from splitmerge.errors import InputError
 from training.streets.dice import Dice
 from training.streets.painter import Bytes
 from training.streets.render import render
@@ -46,9 +47,9 @@ class Streets:
         seed: int = 0,
     ) -> None:
         if split not in _SPLITS:
-            raise ValueError(f"split is {split!r}; expected 'train' or 'val'")
+            raise InputError(f"streets has no split {split!r}: choose train or val.")
         if length < 0:
-            raise ValueError(f"length is {length}; expected 0 or more")
+            raise InputError(f"A data set of {length} images cannot be: ask for 0 or more.")
         _check(size)
         self.split, self.size, self.length, self.seed = split, size, length, seed
 
@@ -76,7 +77,7 @@ class Drive:
     def __init__(self, seed: int = 0, size: tuple[int, int] = (256, 512), fps: float = 20.0) -> None:
         _check(size)
         if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps is {fps}; expected a positive number of frames per second")
+            raise InputError(f"A drive at {fps} frames per second cannot be: choose a number above 0.")
         self.seed, self.size, self.fps = seed, size, fps
         self._world = World(_DRIVE, seed)
 
@@ -90,4 +91,4 @@ class Drive:
 
 def _check(size: tuple[int, int]) -> None:
     if len(size) != 2 or min(size) < 32:
-        raise ValueError(f"size is {size}; expected (height, width) of at least 32 pixels each")
+        raise InputError(f"Scenes of {size} cannot be rendered: ask for a height and width of at least 32 pixels each.")
