@@ -14,7 +14,7 @@ _MODULES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt-rtx"
 _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
     "tensorrt": "pip install tensorrt",
-    "tensorrt-rtx": "pip install 'splitmerge[rtx]'",
+    "tensorrt-rtx": "pip install '.[rtx]' in the checkout",
 }
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),

@@ -31,7 +31,8 @@ class FoundEngine:
 def list_engines(package: Package) -> list[FoundEngine]:
     """All engines of a package, by folder and part."""
     paths = sorted(package.engines_folder.glob("*/*")) if package.engines_folder.is_dir() else []
-    return [_found(package, path) for path in paths if path.suffix in SUFFIXES.values()]
+    whole = [path for path in paths if not path.parent.name.startswith(".")]  # hidden ones are still being built
+    return [_found(package, path) for path in whole if path.suffix in SUFFIXES.values()]
 
 
 def _found(package: Package, path: Path) -> FoundEngine:

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from splitmerge.errors import InputError
+from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
@@ -17,8 +18,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
-    group.add_argument("--contexts", type=_positive, default=1, help="executions of the trunk at the same time")
-    group.add_argument("--chunk", type=_positive, default=1, help="split batches in one execution")
+    group.add_argument("--contexts", type=positive_integer, default=1, help="executions of the trunk at the same time")
+    group.add_argument("--chunk", type=positive_integer, default=1, help="split batches in one execution")
     group.add_argument("--devices", type=_devices, default=(0,), help="GPUs by number, as 0,1; unused on a CPU")
 
 
@@ -44,12 +45,6 @@ def engine_facts(arguments: argparse.Namespace) -> dict[str, object]:
 
     facts = {name: getattr(arguments, name) for name in ("precision", "contexts", "chunk", "devices")}
     return {"backend": choose_backend(arguments.backend)[0], **facts}
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
-    return int(text)
 
 
 def _devices(text: str) -> tuple[int, ...]:

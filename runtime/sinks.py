@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from runtime.drawing import Overlay, legend
 from runtime.sources import SourceFrame, silence_decoder
 from splitmerge.errors import InputError
-from splitmerge.files import new_file, new_folder, writable_folder
+from splitmerge.files import new_file, new_folder
 from splitmerge.labels import LabelClass, palette_bgr
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Result",
     "Sink",
-    "check_outputs",
     "label_folder",
     "mask_folder",
     "overlay_video",
@@ -61,22 +60,6 @@ class Result:
 
 
 Sink = Callable[[Result], None]
-
-
-def check_outputs(sources: tuple[Path, ...], outputs: list[Path]) -> None:
-    """Refuse outputs that are the source, lie twice in one place or cannot be written, before any work is done."""
-    places = [output.resolve() for output in outputs]
-    for output, place in zip(outputs, places, strict=True):
-        for source in sources:
-            if place == source.resolve() or place in source.resolve().parents:
-                word = "is" if place == source.resolve() else "holds"
-                raise InputError(f"{output} {word} the source, which writing would destroy: name another output.")
-        if places.count(place) > 1:
-            raise InputError(f"{output} is named for two outputs: give each its own name.")
-        if output.suffix and place.is_dir():
-            raise InputError(f"{output} is a folder and a file was to be written there: name another output.")
-        # Only looked at: folders are made when there is something to put in.
-        writable_folder(next(folder for folder in place.parents if folder.exists()))
 
 
 @contextmanager
@@ -154,7 +137,7 @@ def label_folder(
     The folder is replaced as a whole. Raises InputError where it holds anything but such files.
     """
     place = folder.resolve()
-    if place.exists():
+    if place.is_dir():
         _check_replaceable(folder)
     table = None if classes is None else np.ascontiguousarray(palette_bgr(classes).reshape(256, 1, 3))
     with new_folder(place) as temporary:
@@ -176,11 +159,15 @@ def mask_folder(folder: Path, classes: tuple[LabelClass, ...] | None = None) -> 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image file; its ending chooses the format. Raises InputError where that fails."""
     try:
-        done = cv2.imwrite(str(path), image)
+        done, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         done = False
     if not done:
-        raise InputError(f"{path} cannot be written: end its name in .png or .jpg, and make room on its disk.")
+        raise InputError(f"{path} cannot be encoded as an image: end its name in .png or .jpg.")
+    try:
+        path.write_bytes(data.tobytes())  # rather than imwrite, which on Windows takes ASCII names only
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}): make room on its disk.") from None
 
 
 @contextmanager
@@ -218,15 +205,13 @@ def _record(result: Result, names: list[str]) -> dict[str, object]:
 def _check_video(path: Path, temporary: Path, written: int) -> None:
     # VideoWriter reports nothing, not even a full disk: only reading the file tells whether it is one.
     capture = cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG)
-    readable = capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) >= written - (path.suffix == ".mkv")
+    readable = capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) >= written - (path.suffix.lower() == ".mkv")
     capture.release()
     if written and not readable:
         raise InputError(f"{path} did not become a whole video of {written} frames: make room on its disk.")
 
 
 def _check_replaceable(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file and a folder was to be written there: name another output.")
     for path in folder.iterdir():
         if not re.fullmatch(r"\d{6,}\.png", path.name):
             raise InputError(

@@ -57,6 +57,9 @@ class Source(Protocol):
 
     def __iter__(self) -> Iterator[SourceFrame]: ...
 
+    def close(self) -> None:
+        """Give back the file. Iterating to the end does so, too."""
+
 
 def open_source(name: str) -> "VideoSource | ImageSource":
     """Open a video file, a folder of images or a pattern. Raises InputError where it cannot be decoded."""
@@ -91,9 +94,16 @@ class VideoSource:
                 f"{path} is not a video that can be opened ({path.stat().st_size} bytes): it is another kind of file, "
                 "or its end is cut off; copy it again."
             )
+        try:
+            self._begin(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, path: Path) -> None:
         self.fps = _rate(self._capture.get(cv2.CAP_PROP_FPS))
         promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = promised if promised > 0 else None
+        self.frame_count: int | None = promised if promised > 0 else None
         self.missing_frames = 0
         first = self._decode()
         if first is None:
@@ -102,6 +112,15 @@ class VideoSource:
         self.size = _checked_size(path, first)
 
     def __iter__(self) -> Iterator[SourceFrame]:
+        try:
+            yield from self._frames()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _frames(self) -> Iterator[SourceFrame]:
         frame: NDArray[np.uint8] | None = self._first
         time_s, index = self._first_time or 0.0, 0
         while frame is not None:
@@ -116,7 +135,6 @@ class VideoSource:
             # Some containers have no clock (0 for every frame) and some clocks stand still: count frames instead.
             time_s = position if position is not None and position > before else before + 1 / self.fps
         self.missing_frames = self._shortfall(index)
-        self._capture.release()
 
     def _decode(self) -> NDArray[np.uint8] | None:
         ok, frame = self._capture.read()
@@ -153,6 +171,9 @@ class ImageSource:
                     "the images of a source must be of one size."
                 )
             yield SourceFrame(index, round(index / self.fps, 6), frame_bgr)
+
+    def close(self) -> None:
+        pass
 
 
 def _check_file(path: Path) -> None:

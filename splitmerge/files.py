@@ -5,14 +5,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from splitmerge.errors import InputError
 
-__all__ = ["new_file", "new_folder", "read_json", "sha256_of", "writable_folder", "write_json"]
+__all__ = [
+    "check_outputs",
+    "new_file",
+    "new_folder",
+    "read_json",
+    "sha256_of",
+    "writable_folder",
+    "write_json",
+]
 
 
 def sha256_of(path: Path) -> str:
@@ -40,9 +48,34 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def check_outputs(
+    files: Iterable[Path | None] = (), folders: Iterable[Path | None] = (), sources: Iterable[Path] = ()
+) -> None:
+    """Refuse outputs that are a source, lie twice in one place or cannot be written, before any work is done.
+
+    None stands for an output that nobody asked for. Folders are only looked at, not made.
+    """
+    wanted = [(path, False) for path in files if path] + [(path, True) for path in folders if path]
+    read = [source.resolve() for source in sources]
+    places = [path.resolve() for path, _ in wanted]
+    for (path, is_folder), place in zip(wanted, places, strict=True):
+        for source in read:
+            if place == source or place in source.parents:
+                word = "is" if place == source else "holds"
+                raise InputError(f"{path} {word} the source, which writing would destroy: name another output.")
+        if places.count(place) > 1:
+            raise InputError(f"{path} is named for two outputs: give each its own name.")
+        _check_kind(place, path, is_folder)
+        writable_folder(next((folder for folder in place.parents if folder.exists()), place))
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, with the same ending; rename it onto `path` only if the block succeeds."""
+    """Give a temporary path beside `path`, with the same ending; rename it onto `path` only if the block succeeds.
+
+    Raises InputError where `path` is a folder or a device.
+    """
+    _check_kind(path, path, is_folder=False)
     writable_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
@@ -54,16 +87,27 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; let it take the place of `path` only if the block succeeds."""
+    """Give a temporary folder beside `path`; let it take the place of `path` only if the block succeeds.
+
+    Raises InputError where `path` is a file or a link.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and a folder was to take its place: name the folder itself.")
+    _check_kind(path, path, is_folder=True)
     writable_folder(path.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     temporary.chmod(0o755)
+    old = temporary.with_suffix(".old")
     try:
         yield temporary
-        old = temporary.with_suffix(".old")
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
+        try:
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.replace(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,3 +127,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+def _check_kind(place: Path, name: Path, is_folder: bool) -> None:
+    if is_folder and place.exists() and not place.is_dir():
+        raise InputError(f"{name} is a file and a folder was to be written there: name another output.")
+    if not is_folder and place.exists() and not place.is_file():
+        kind = "a folder" if place.is_dir() else "no regular file"
+        raise InputError(f"{name} is {kind} and a file was to be written there: name another output.")

@@ -1,9 +1,10 @@
 """Types of command-line options that several verbs share."""
 
 import argparse
+import math
 import re
 
-__all__ = ["height_and_width"]
+__all__ = ["height_and_width", "positive_integer", "positive_number", "whole_number"]
 
 
 def height_and_width(text: str) -> tuple[int, int]:
@@ -12,3 +13,32 @@ def height_and_width(text: str) -> tuple[int, int]:
     if not match or not int(match[1]) or not int(match[2]):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: give HEIGHTxWIDTH in pixels, as 512x1024")
     return int(match[1]), int(match[2])
+
+
+def positive_integer(text: str) -> int:
+    """`3` to 3; nothing below 1."""
+    if not _is_whole(text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number: give 1 or more")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """`3` to 3; nothing below 0."""
+    if not _is_whole(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on: give 0 or more")
+    return int(text)
+
+
+def positive_number(text: str) -> float:
+    """`12.5` to 12.5; nothing that is 0, negative, infinite or no number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number: give one above 0, such as 12.5")
+    return value
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,18}", text) is not None

@@ -149,7 +149,7 @@ class Package:
             raise PackageError(f"{path} was altered after it was written (its seal is broken): export it again.")
         try:
             manifest = _manifest_from_json(value)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PackageError(f"{path} lacks or misstates {error}: export the package again.") from None
         package = cls(folder, manifest)
         for graphs in manifest.graphs.values():
@@ -204,7 +204,7 @@ def _tensors(values: list[dict[str, Any]]) -> tuple[TensorInfo, ...]:
 
 
 def _graph(value: dict[str, Any]) -> Graph:
-    if Path(value["file"]).name != value["file"]:
+    if Path(value["file"]).name != value["file"] or value["file"] in ("", ".."):
         raise ValueError(f"the file name {value['file']!r}")
     return Graph(value["file"], value["sha256"], _tensors(value["inputs"]), _tensors(value["outputs"]))
 

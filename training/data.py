@@ -4,6 +4,8 @@
     drive, drive:7           a rendered drive through a street, frame by frame; 7 is the street's seed
     FOLDER                   images/NAME.png|jpg|... with labels/NAME.png of the same size
 
+The rendered sets' names win over folders of the same name: a folder called streets is reached as ./streets.
+
 A data set is a sequence of (image_bgr uint8 [H,W,3], labels uint8 [H,W]). Images are read or rendered when asked for;
 none is kept. NumPy and OpenCV only.
 """
@@ -19,7 +21,16 @@ from numpy.typing import NDArray
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, IGNORE
 
-__all__ = ["IMAGE_SUFFIXES", "Dataset", "Folder", "Sample", "open_dataset", "read_image", "training_sets"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Dataset",
+    "Folder",
+    "Sample",
+    "is_rendered",
+    "open_dataset",
+    "read_image",
+    "training_sets",
+]
 
 Image = NDArray[np.uint8]
 Sample = tuple[Image, Image]
@@ -41,34 +52,41 @@ def open_dataset(
     name: str,
     size: tuple[int, int],
     length: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     num_classes: int = len(CITYSCAPES),
     fps: float = DRIVE_FPS,
 ) -> Dataset:
     """Open a data set by name, with images of `size` (height, width) in pixels.
 
     `length` is how many images: the first ones of a folder (all where None), or as many as shall be rendered (50 where
-    None); `fps` how many of them make a second of a drive. A folder's images of another size are
-    resized, smoothly, and their labels by nearest neighbour.
+    None); `seed` is the rendered street's, 0 where neither it nor the name says; `fps` how many of them make a second
+    of a drive. A folder's images of another size are resized, smoothly, and their labels by nearest neighbour.
     Raises InputError for a name, folder, image or label that cannot be used; a single image's when it is read.
     """
     if length is not None and length < 1:
         raise InputError(f"A data set of {length} images cannot be: ask for 1 or more.")
     kind, _, detail = name.partition(":")
-    if not Path(name).is_dir():
+    if is_rendered(name) or not Path(name).is_dir():
         if min(size) < 32:
             raise InputError(f"Scenes of {size[0]}x{size[1]} are too small to be rendered: ask for 32x32 or more.")
         if kind == "streets" and detail in ("", "train", "val"):
             from training.streets import Streets
 
-            return Streets("train" if detail == "train" else "val", size, length or DEFAULT_LENGTH, seed)
+            return Streets("train" if detail == "train" else "val", size, length or DEFAULT_LENGTH, seed or 0)
         if kind == "drive" and (not detail or detail.isdecimal()):
-            return _drive(int(detail or seed), size, length or DEFAULT_LENGTH, fps)
+            if detail and seed not in (None, int(detail)):
+                raise InputError(f"{name} and the seed {seed} name two streets: give one of them.")
+            return _drive(int(detail or seed or 0), size, length or DEFAULT_LENGTH, fps)
         raise InputError(
             f"There is no data set {name!r}: give `streets`, `streets:train`, `drive`, `drive:SEED`, "
-            "or a folder that holds images/ and labels/."
+            "or a folder that holds images/ and labels/ (./streets is a folder, too)."
         )
     return Folder(Path(name), size, length, num_classes)
+
+
+def is_rendered(name: str) -> bool:
+    """Whether `name` is one of the rendered sets', whatever folders there are."""
+    return name.partition(":")[0] in ("streets", "drive")
 
 
 class Folder:
@@ -158,8 +176,8 @@ def training_sets(
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         train, val = (Folder(folder / split, None, None, num_classes) for split in ("train", "val"))
         return train, val
-    if not folder.is_dir():
-        raise InputError(f"There is no data set {name!r} to train on: give `streets` or a folder.")
+    if is_rendered(name) or not folder.is_dir():
+        raise InputError(f"There is no data set {name!r} to train on: give `streets` or a folder (as ./{name}).")
     whole = Folder(folder, None, None, num_classes)
     if len(whole) < 2:
         raise InputError(f"{folder} holds one image: training needs one and validation another.")

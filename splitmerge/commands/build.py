@@ -5,6 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splitmerge.errors import InputError
+from splitmerge.options import positive_integer
+
 if TYPE_CHECKING:
     from engines.build import BuiltEngine
     from engines.compiler import GpuOptions
@@ -20,16 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute-capability", nargs="+", metavar="X.Y", help="GPUs to build for ahead of time (tensorrt-rtx)"
     )
     parser.add_argument(
-        "--min-batches", type=int, default=1, metavar="N", help="fewest split batches in one run of a plan"
+        "--min-batches", type=positive_integer, default=1, metavar="N", help="fewest split batches in one run of a plan"
     )
     parser.add_argument(
-        "--opt-batches", type=int, default=1, metavar="N", help="split batches that a plan is tuned for"
+        "--opt-batches", type=positive_integer, default=1, metavar="N", help="split batches that a plan is tuned for"
     )
     parser.add_argument(
-        "--max-batches", type=int, default=4, metavar="N", help="most split batches in one run of a plan"
+        "--max-batches", type=positive_integer, default=4, metavar="N", help="most split batches in one run of a plan"
     )
     parser.add_argument(
-        "--workspace", type=int, metavar="MiB", help="scratch memory that a plan may use; no limit if absent"
+        "--workspace",
+        type=positive_integer,
+        metavar="MiB",
+        help="scratch memory that a plan may use; no limit if absent",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
 
@@ -37,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from engines.backends import choose_backend
     from engines.build import build_engines
-    from splitmerge.files import write_json
+    from splitmerge.files import check_outputs, write_json
     from splitmerge.package import Package
 
+    check_outputs([arguments.json])
     package = Package.open(arguments.package)
     backend, why = choose_backend(arguments.backend)
     print(f"backend: {backend} ({why})")
@@ -61,6 +68,11 @@ def _options(arguments: argparse.Namespace) -> "list[GpuOptions]":
     from engines.compiler import GpuOptions
 
     batches = (arguments.min_batches, arguments.opt_batches, arguments.max_batches)
+    if sorted(batches) != list(batches):
+        raise InputError(
+            f"--min-batches, --opt-batches and --max-batches are {batches[0]}, {batches[1]} and {batches[2]}: "
+            "give them in rising order."
+        )
     return [
         GpuOptions(capability, *batches, workspace_mib=arguments.workspace)
         for capability in arguments.compute_capability or [None]

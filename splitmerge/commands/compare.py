@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from runtime.options import add_engine_arguments, engine_facts, open_executor
 from splitmerge.errors import InputError, VerificationError
-from splitmerge.files import new_file, write_json
+from splitmerge.files import check_outputs, new_file, write_json
+from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
     from runtime.compare import Example
@@ -19,7 +20,9 @@ HELP = "Score an engine and its PyTorch reference on the same labelled images; f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
     parser.add_argument("--data", default="streets", help="streets, drive[:SEED], or a folder with images/ and labels/")
-    parser.add_argument("--images", type=int, help="how many images (50 rendered ones, or all of a folder's)")
+    parser.add_argument(
+        "--images", type=positive_integer, help="how many images (50 rendered ones, or all of a folder's)"
+    )
     parser.add_argument("--max-iou-drop", type=float, default=0.1, metavar="POINTS", help="points of mIoU (0..100)")
     parser.add_argument("--picture", type=Path, help="PNG with example frames, label maps and differences")
     parser.add_argument("--json", type=Path, help="write the scores as JSON")
@@ -30,16 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
     from runtime.compare import compare
     from runtime.reference import Reference
     from runtime.report import table
-    from runtime.sinks import check_outputs
     from splitmerge.package import Package
     from training.data import open_dataset
 
     if not arguments.max_iou_drop >= 0:
         raise InputError(f"--max-iou-drop {arguments.max_iou_drop:g} cannot be: give 0 or more points of mIoU.")
+    check_outputs((arguments.picture, arguments.json))
     package = Package.open(arguments.package)
     classes, size = package.manifest.classes, package.manifest.input.size
     dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
-    check_outputs((), [path for path in (arguments.picture, arguments.json) if path])
     reference = Reference(package)
     with open_executor(package, arguments) as executor:
         result = compare(reference, executor, dataset, classes, 3 if arguments.picture else 0, progress=True)

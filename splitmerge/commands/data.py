@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from splitmerge.errors import InputError
-from splitmerge.files import new_folder
-from splitmerge.options import height_and_width
+from splitmerge.files import check_outputs, new_folder
+from splitmerge.options import height_and_width, positive_integer, positive_number, whole_number
 
 if TYPE_CHECKING:
     from training.data import Dataset
@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     render = actions.add_parser(
         "render", help=HELP, description=HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    render.add_argument("data", help="`drive` (a moving sequence), `streets` (single scenes), `streets:train`")
-    render.add_argument("--frames", type=int, default=200, help="how many")
+    render.add_argument("data", help="`drive[:SEED]` (a moving sequence), `streets` (single scenes), `streets:train`")
+    render.add_argument("--frames", type=positive_integer, default=200, help="how many")
     render.add_argument("--size", type=height_and_width, default=(512, 1024), help="HxW in pixels")
-    render.add_argument("--seed", type=int, default=0, help="another seed is another street")
-    render.add_argument("--fps", type=float, default=20.0, help="frames per second of the video")
+    render.add_argument("--seed", type=whole_number, help="another seed is another street (0)")
+    render.add_argument("--fps", type=positive_number, default=20.0, help="frames per second of the video")
     render.add_argument(
         "--out", type=Path, required=True, help="clip.mp4, or a new folder that is to get images/ and labels/"
     )
@@ -34,14 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from training.data import open_dataset
+    from training.data import is_rendered, open_dataset
 
     out: Path = arguments.out
-    if arguments.fps <= 0:
-        raise InputError(f"{arguments.fps:g} frames per second cannot be: give a positive number.")
     if arguments.labels and not out.suffix:
         raise InputError(f"--labels goes with a video, and {out} is a folder, which gets labels/ of its own.")
-    if Path(arguments.data).is_dir():
+    if not is_rendered(arguments.data) and Path(arguments.data).is_dir():
         raise InputError(f"{arguments.data} is a folder, which needs no rendering: give `drive` or `streets`.")
     frames = open_dataset(arguments.data, arguments.size, arguments.frames, arguments.seed, fps=arguments.fps)
     (_write_clip if out.suffix else _write_folder)(frames, arguments)
@@ -51,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_clip(frames: "Dataset", arguments: argparse.Namespace) -> None:
-    from runtime.sinks import check_outputs, label_folder, video_file
+    from runtime.sinks import label_folder, video_file
 
     height, width = arguments.size
     if height % 2 or width % 2:
         raise InputError(f"A video of {height}x{width} cannot be encoded: give an even height and width.")
-    check_outputs((), [path for path in (arguments.out, arguments.labels) if path])
+    check_outputs([arguments.out], [arguments.labels])
     with ExitStack() as stack:
         write_frame = stack.enter_context(video_file(arguments.out, arguments.size, arguments.fps))
         write_labels = stack.enter_context(label_folder(arguments.labels)) if arguments.labels else None

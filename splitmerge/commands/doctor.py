@@ -10,10 +10,10 @@ HELP = "Show what is installed, which backend would be used, and how to get what
 
 # what to install for each, so that nobody has to guess which extra brings it
 _PACKAGES = {
-    "numpy": "pip install splitmerge",
-    "opencv-python": "pip install splitmerge",
-    "torch": "pip install 'splitmerge[train]'",
-    "onnx": "pip install 'splitmerge[export]'",
+    "numpy": "pip install numpy",
+    "opencv-python": "pip install opencv-python",
+    "torch": "pip install '.[train]' in the checkout",
+    "onnx": "pip install '.[export]' in the checkout",
 }
 _ALSO_KNOWN_AS = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python")}
 
@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from splitmerge.files import write_json
+    from splitmerge.files import check_outputs, write_json
 
+    check_outputs([arguments.json])
     findings = _findings()
     print(_text(findings))
     if arguments.json:

@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from engines.listing import list_engines
-    from splitmerge.files import write_json
+    from splitmerge.files import check_outputs, write_json
     from splitmerge.package import Package
 
+    check_outputs([arguments.json])
     package = Package.open(arguments.package)
     engines = list_engines(package)
     print("\n".join([*_about(package), "", *_graphs(package), "", *_verification(package), "", *_engines(engines)]))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from runtime.options import add_engine_arguments, engine_facts, open_executor
 from splitmerge.errors import InputError
-from splitmerge.files import write_json
+from splitmerge.files import check_outputs, write_json
+from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
     from runtime.sinks import Sink
@@ -30,24 +31,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, help="folder of label maps, 000000.png: gray class ids")
     parser.add_argument("--colour-masks", type=Path, help="folder of label maps in the classes' colours")
     parser.add_argument("--records", type=Path, help="frames.jsonl: one JSON object a frame")
-    parser.add_argument("--frames", type=int, help="stop after this many frames")
+    parser.add_argument("--frames", type=positive_integer, help="stop after this many frames")
+    parser.add_argument("--deadline-ms", type=float, default=0, help="0: no deadline, the only choice so far")
     parser.add_argument("--json", type=Path, help="write the summary as JSON")
     add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from runtime.pipeline import run_pipeline
-    from runtime.sinks import check_outputs
     from runtime.sources import open_source
     from splitmerge.package import Package
 
-    if arguments.frames is not None and arguments.frames < 1:
-        raise InputError(f"--frames {arguments.frames} leaves nothing to do: give 1 or more.")
+    if arguments.deadline_ms != 0:
+        raise InputError(
+            f"--deadline-ms {arguments.deadline_ms:g} cannot be kept, every split batch is computed so far: give 0."
+        )
     package = Package.open(arguments.package)
-    source = open_source(arguments.source)
-    outputs = (arguments.overlay, arguments.masks, arguments.colour_masks, arguments.records, arguments.json)
-    check_outputs(source.paths, [path for path in outputs if path])
     with ExitStack() as stack:
+        source = open_source(arguments.source)
+        stack.callback(source.close)
+        files = (arguments.overlay, arguments.records, arguments.json)
+        check_outputs(files, (arguments.masks, arguments.colour_masks), source.paths)
         executor = stack.enter_context(open_executor(package, arguments))
         sinks = _sinks(stack, arguments, source, package.manifest.classes)
         size = package.manifest.input.size

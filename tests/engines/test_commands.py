@@ -1,11 +1,13 @@
 """The verbs build, doctor and inspect."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from small_package import make_package
 
+from engines.listing import list_engines
 from splitmerge.cli import main
 
 
@@ -57,6 +59,35 @@ def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["build", "--package", str(tmp_path / "nothing")]) == 2
 
 
+@pytest.mark.parametrize("verb", [["doctor"], ["inspect", "p"], ["build", "--package", "p"]])
+def test_a_folder_where_the_json_should_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_package(tmp_path / "p")
+    assert main([*verb, "--json", "p"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("splitmerge: p is a folder and a file was to be written there")
+    assert said.out == "" and not (tmp_path / "p/engines").exists()
+
+
+def test_numbers_of_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_package(tmp_path / "p")
+    assert main(["build", "--package", str(tmp_path / "p"), "--min-batches", "8"]) == 2
+    assert "are 8, 1 and 4: give them in rising order" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["build", "--package", str(tmp_path / "p"), "--workspace", "-5"])
+    assert stop.value.code == 2
+
+
+def test_engines_that_are_still_being_built_are_not_listed(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "p")
+    main(["build", "--package", str(tmp_path / "p"), "--backend", "onnxruntime"])
+    folder = package.engines_folder / "onnxruntime-fp32"
+    shutil.copytree(folder, folder.with_name(".onnxruntime-fp32.abc.partial"))
+    assert [engine.path.parent for engine in list_engines(package)] == [folder, folder]
+
+
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json", str(tmp_path / "d.json")]) == 0
     assert "--backend auto picks onnxruntime" in capsys.readouterr().out
@@ -72,4 +103,4 @@ def test_doctor_says_how_to_get_what_is_missing(
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "pip install onnxruntime" in text
-    assert "pip install 'splitmerge[rtx]'" in text
+    assert "pip install '.[rtx]' in the checkout" in text

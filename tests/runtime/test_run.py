@@ -1,5 +1,6 @@
 """`splitmerge run` and `splitmerge data render` as a user meets them: exit codes, one line on stderr, no leftovers."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from clips import SIZE, Threshold, names, number_of, write_clip, write_cut_clip,
 from test_sources import BAD_SOURCES
 
 import splitmerge.commands.run
-from runtime.sources import silence_decoder
+from runtime.sources import VideoSource, silence_decoder
 from splitmerge.cli import main
 from splitmerge.errors import EngineError
 
@@ -98,6 +99,17 @@ def _refused(arguments, folder, capfd, code=2):
     return lines[0]
 
 
+def _refused_option(arguments, folder, capfd):
+    """Run a verb with an option that argparse must refuse; give the last line on stderr."""
+    before = sorted(str(path) for path in folder.rglob("*"))
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+    return capfd.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("words", BAD_SOURCES)
 def test_bad_sources(tmp_path, package, engine, capfd, words):
     source = str(BAD_SOURCES[words](tmp_path))
@@ -116,8 +128,34 @@ def test_bad_outputs(tmp_path, package, engine, capfd):
     assert "alpha of 2" in _refused([*base, "--overlay", f"{tmp_path}/o.mp4", "--alpha", "2"], tmp_path, capfd)
     assert "holds the source, which" in _refused([*base, "--masks", str(tmp_path)], tmp_path, capfd)
     assert "would be replaced" in _refused([*base, "--masks", package], tmp_path, capfd)
-    assert "--frames 0" in _refused([*base, "--frames", "0"], tmp_path, capfd)
+    assert "is a folder and a file" in _refused([*base, "--records", package], tmp_path, capfd)
+    assert "is a folder and a file" in _refused([*base, "--json", package], tmp_path, capfd)
+    assert "is a folder and a file" in _refused([*base, "--overlay", package], tmp_path, capfd)
+    assert "is a file and a folder" in _refused([*base, "--masks", f"{package}/manifest.json"], tmp_path, capfd)
     assert engine.sizes == [], "no frame is computed before the outputs are known to be good"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--frames", "0"), ("--frames", "1.5"), ("--contexts", "-1"), ("--chunk", "two")]
+)
+def test_bad_numbers(tmp_path, package, capfd, option, value):
+    line = _refused_option(["run", "in.mp4", "--package", package, option, value], tmp_path, capfd)
+    assert f"{option}: '{value}' is no positive whole number" in line
+
+
+def test_a_deadline_is_refused_and_none_is_not(tmp_path, package, engine, capfd):
+    clip = str(write_clip(tmp_path / "in.mp4", 2))
+    base = ["run", clip, "--package", package, "--deadline-ms"]
+    for value in ("20", "-1", "nan"):
+        assert "every split batch is computed so far" in _refused([*base, value], tmp_path, capfd)
+    assert main([*base, "0"]) == 0
+
+
+def test_a_part_of_a_video_gives_the_file_back(tmp_path, package, engine, monkeypatch):
+    closed = []
+    monkeypatch.setattr(VideoSource, "close", lambda self: closed.append(self._capture.release()))
+    assert main(["run", str(write_clip(tmp_path / "in.mp4")), "--package", package, "--frames", "2"]) == 0
+    assert closed
 
 
 def test_a_folder_of_images_is_not_overwritten_by_its_masks(tmp_path, package, engine, capfd):
@@ -140,7 +178,11 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, package, engine, capfd
 def test_a_full_disk_leaves_nothing(tmp_path, package, engine, capfd, monkeypatch):
     clip = str(write_clip(tmp_path / "in.mp4"))
     (tmp_path / "out").mkdir()
-    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
     line = _refused(["run", clip, "--package", package, *_outputs(tmp_path / "out")], tmp_path, capfd)
     assert "make room on its disk" in line
 
@@ -190,4 +232,34 @@ def test_render_a_folder_that_is_a_data_set(tmp_path, capfd):
     assert "no data set" in _refused(["data", "render", "streams", "--out", f"{tmp_path}/a.mp4"], tmp_path, capfd)
     assert "even height" in _refused([*base[:-1], "65x96", "--out", f"{tmp_path}/a.mp4"], tmp_path, capfd)
     assert "too small" in _refused([*base[:-1], "16x96", "--out", f"{tmp_path}/a.mp4"], tmp_path, capfd)
-    assert "0 images" in _refused([*base, "--frames", "0", "--out", f"{tmp_path}/a.mp4"], tmp_path, capfd)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--seed", "-1", "no whole number"),
+        ("--fps", "nan", "no positive number"),
+        ("--fps", "0", "no positive number"),
+        ("--fps", "inf", "no positive number"),
+        ("--frames", "0", "no positive whole number"),
+        ("--size", "64", "is no size"),
+    ],
+)
+def test_render_refuses_numbers_that_cannot_be(tmp_path, capfd, option, value, words):
+    arguments = ["data", "render", "drive", "--out", f"{tmp_path}/a.mp4", option, value]
+    assert words in _refused_option(arguments, tmp_path, capfd)
+
+
+def test_render_with_a_seed_in_the_name_and_another_beside_it(tmp_path, capfd):
+    base = ["data", "render", "drive:7", "--frames", "1", "--size", "32x64", "--out", f"{tmp_path}/a.mp4"]
+    assert "drive:7 and the seed 3 name two streets" in _refused([*base, "--seed", "3"], tmp_path, capfd)
+    assert main([*base, "--seed", "7"]) == 0
+
+
+def test_a_built_in_name_wins_over_a_folder(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "streets").mkdir()
+    base = ["data", "render", "streets", "--frames", "1", "--size", "32x64"]
+    assert main([*base, "--out", "scenes"]) == 0
+    base[2] = "./streets"
+    assert "is a folder, which needs no rendering" in _refused([*base, "--out", "more"], tmp_path, capfd)

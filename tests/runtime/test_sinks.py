@@ -8,7 +8,7 @@ import pytest
 from clips import SIZE, names, number_of, numbered_frame
 
 from runtime.executor import FrameStats
-from runtime.sinks import Result, check_outputs, label_folder, mask_folder, overlay_video, record_file, video_file
+from runtime.sinks import Result, label_folder, mask_folder, overlay_video, record_file, video_file, write_image
 from runtime.sources import SourceFrame
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, palette_bgr
@@ -144,19 +144,10 @@ def test_a_video_that_did_not_become_whole_is_an_error(tmp_path, monkeypatch):
     assert not names(tmp_path)
 
 
-def test_outputs_are_checked_before_work(tmp_path):
-    source = tmp_path / "in.mp4"
-    source.touch()
-    (tmp_path / "link.mp4").symlink_to(source)
-    for output in (source, tmp_path / "link.mp4", tmp_path / "x/../in.mp4"):
-        with pytest.raises(InputError, match="is the source, which"):
-            check_outputs((source,), [output])
-    with pytest.raises(InputError, match="holds the source, which"):
-        check_outputs((source,), [tmp_path])
-    with pytest.raises(InputError, match="two outputs"):
-        check_outputs((source,), [tmp_path / "a.mp4", tmp_path / "a.mp4"])
-    with pytest.raises(InputError, match=r"Cannot write into .*in\.mp4"):
-        check_outputs((), [source / "below-a-file/out.mp4"])
-    with pytest.raises(InputError, match="is a folder"):
-        (tmp_path / "folder.mp4").mkdir()
-        check_outputs((), [tmp_path / "folder.mp4"])
+def test_an_image_at_a_name_in_any_script(tmp_path):
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    write_image(tmp_path / "Straße-通り.png", image)
+    data = np.frombuffer((tmp_path / "Straße-通り.png").read_bytes(), np.uint8)
+    np.testing.assert_array_equal(cv2.imdecode(data, cv2.IMREAD_COLOR), image)
+    with pytest.raises(InputError, match=r"end its name in \.png"):
+        write_image(tmp_path / "out.nothing", image)

@@ -68,6 +68,25 @@ def test_a_folder_and_a_pattern_of_images(tmp_path):
     assert [number_of(frame.frame_bgr) for frame in open_source(str(tmp_path / "005.png"))] == [5]
 
 
+def test_a_video_is_given_back_however_reading_ends(tmp_path):
+    clip = str(write_clip(tmp_path / "clip.mp4"))
+    for end in ("all", "part", "error", "unread"):
+        source = open_source(clip)
+        frames = iter(source)
+        if end == "all":
+            list(frames)
+        elif end == "part":
+            next(frames)
+            frames.close()
+        elif end == "error":
+            source.size = (1, 1)
+            with pytest.raises(InputError, match="changes its size"):
+                next(frames)
+        else:
+            source.close()
+        assert not source._capture.isOpened(), end
+
+
 def _nothing(tmp_path):
     return tmp_path / "missing.mp4"
 

@@ -1,5 +1,6 @@
 """A package is itself, whole, and of a format this version knows; or it is refused in words."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,10 +84,28 @@ def test_what_is_not_itself_is_refused(package: Package, damage: Callable[[Packa
         Package.open(package.folder)
 
 
-@pytest.mark.parametrize("file", ["../secret.onnx", "/etc/passwd", "a/b.onnx"])
+@pytest.mark.parametrize("file", ["../secret.onnx", "/etc/passwd", "a/b.onnx", ".", "..", ""])
 def test_a_manifest_cannot_point_outside_its_folder(package: Package, file: str) -> None:
     parts = package.manifest.graphs["fp32"]
     graphs = {"fp32": {**parts, "model": replace(parts["model"], file=file)}}
     Package.write_manifest(package.folder, replace(package.manifest, graphs=graphs))
     with pytest.raises(PackageError, match="lacks or misstates"):
         Package.open(package.folder)
+
+
+@pytest.mark.parametrize("key", ["input", "classes", "graphs", "cut", "model"])
+def test_a_sealed_manifest_of_another_shape(package: Package, key: str) -> None:
+    path = package.folder / "manifest.json"
+    for value in ([1], {"a": 1}, "text", 1):
+        manifest = json.loads(path.read_text())
+        del manifest["seal"]
+        if key == "model":
+            del manifest["model"]
+        else:
+            manifest[key] = value
+        canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+        manifest["seal"] = hashlib.sha256(canonical).hexdigest()
+        (package.folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(PackageError, match="lacks or misstates"):
+            Package.open(package.folder)
+        Package.write_manifest(package.folder, package.manifest)
