@@ -16,7 +16,7 @@ from runtime.pipeline import Segmenter
 from splitmerge.errors import InputError
 from splitmerge.labels import LabelClass
 from training.data import Dataset
-from training.metrics import boundary_counts, boundary_iou, confusion_matrix, iou, mean_iou
+from training.metrics import boundary_counts, boundary_iou, confusion_matrix, iou, mean_iou, mean_of_known
 
 __all__ = ["Comparison", "Example", "Score", "compare"]
 
@@ -70,7 +70,7 @@ class Score:
     @property
     def boundary_miou(self) -> float:
         """Mean boundary IoU, 0..1."""
-        return _mean(boundary_iou(self.boundary))
+        return mean_of_known(boundary_iou(self.boundary))
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Comparison:
         a single pixel that is wrongly given to it; as long as only one of the two does so, that pixel would move the
         mean by whole points, and it is counted against the class that it was taken from anyhow.
         """
-        return 100 * _mean(self.reference.iou - self.engine.iou)
+        return 100 * mean_of_known(self.reference.iou - self.engine.iou)
 
     def to_json(self) -> dict[str, Any]:
         """The contents of compare.json. Shares are 0..1; a class that never occurs has null."""
@@ -152,11 +152,6 @@ def compare(
     if not result.reference.confusion.any():
         raise InputError("None of the data set's pixels has a class (all are ignored): give labels to score against.")
     return result
-
-
-def _mean(scores: NDArray[np.float64]) -> float:
-    known = scores[~np.isnan(scores)]
-    return float(known.mean()) if known.size else math.nan
 
 
 def _number(value: float) -> float | None:

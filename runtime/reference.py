@@ -12,13 +12,30 @@ from splitmerge.errors import InputError, PackageError
 from splitmerge.package import Package
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from training.checkpoint import Checkpoint
+    from training.models import SMP, SegmentationNet
 
 __all__ = ["Reference"]
+
+LARGEST_TENSOR = 1 << 24
+"""Elements of the network's widest feature map (64 MiB). PyTorch holds about seven of that size at once.
+
+Smaller frames go through in one go. With SMP-18 of 16 channels at 256x512 that took 2.1 to 2.3 s of processor time and
+16 grids 1.5 to 1.6 s, but 4 to 17 s where PyTorch's waiting threads spin and other work shares the cores (one go: 2.4
+to 3.2 s): many small steps wait often.
+"""
 
 
 class Reference:
     """A package's checkpoint in PyTorch: evaluation mode, float32, CPU.
+
+    A Split-Merge Pooling network whose feature maps would be larger than LARGEST_TENSOR is computed grid by grid: its
+    first levels are shrunk to one offset after the other, and the grids' labels interleave. That is the same network,
+    pixel for pixel (shrinking is splitting that gives one split batch, and split batches never meet before the merge);
+    float32 sums may run in another order. SMP-18 of 64 channels at 1024x2048 so takes 64 grids and 0.4 GiB, where one
+    go takes tens of GiB.
 
     Raises InputError where the package has no checkpoint any more or PyTorch is not installed.
     """
@@ -41,8 +58,42 @@ class Reference:
         rgb = torch.from_numpy(np.ascontiguousarray(frame_bgr[:, :, ::-1])).permute(2, 0, 1)[None].float() / 255
         mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (self.checkpoint.mean, self.checkpoint.std))
         with torch.inference_mode():
-            labels = self.checkpoint.model((rgb - mean) / std).argmax(dim=1)[0]
-        return np.asarray(labels.to(torch.uint8).numpy())
+            return _labels(self.checkpoint.model, (rgb - mean) / std)
+
+
+def _labels(model: "SegmentationNet", x: "Tensor") -> NDArray[np.uint8]:
+    """Labels uint8 [H,W] of a normalised frame `[1,3,H,W]`."""
+    from training.models import SMP
+
+    levels = _levels_to_shrink(x.shape[-2] * x.shape[-1] * model.stage_channels[-1]) if isinstance(model, SMP) else 0
+    if isinstance(model, SMP) and levels:
+        return _labels_by_grids(model, x, levels)
+    return _uint8(model(x)[0].argmax(0))
+
+
+def _labels_by_grids(model: "SMP", x: "Tensor", levels: int) -> NDArray[np.uint8]:
+    from training.models import pad_to_stride
+    from training.reduction import LEVELS, SplitMerge
+
+    height, width = x.shape[-2:]
+    padded = pad_to_stride(x, model.stride)
+    labels = np.empty(padded.shape[-2:], np.uint8)
+    stride = 1 << levels
+    for row, column in np.ndindex(stride, stride):
+        # Level 1 owns the lowest bit of a pixel's row and column.
+        offsets = [(row >> bit & 1, column >> bit & 1) for bit in range(levels)]
+        sampled = model.sample(padded, SplitMerge((*offsets, *[None] * (LEVELS - levels))))
+        labels[row::stride, column::stride] = _uint8(sampled.logits[0].argmax(0))
+    return labels[:height, :width]
+
+
+def _levels_to_shrink(elements: int) -> int:
+    """How many levels to shrink so that a feature map of `elements` at full density fits LARGEST_TENSOR."""
+    return next(level for level in range(6) if level == 5 or elements >> 2 * level <= LARGEST_TENSOR)
+
+
+def _uint8(labels: "Tensor") -> NDArray[np.uint8]:
+    return labels.numpy().astype(np.uint8)
 
 
 def _load(package: Package) -> "Checkpoint":
@@ -50,7 +101,7 @@ def _load(package: Package) -> "Checkpoint":
         from training.checkpoint import load_checkpoint
     except ImportError as error:
         raise InputError(
-            f"Comparing needs PyTorch, and {error.name} is not installed: install splitmerge[train], "
-            "or compare on the machine where the package was made."
+            f"Comparing needs PyTorch, and {error.name} is not installed: pip install '.[train]' in the "
+            "checkout, or compare on the machine where the package was made."
         ) from None
     return load_checkpoint(package.reference_path)

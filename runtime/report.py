@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from runtime.compare import Comparison, Example
 from runtime.drawing import PAPER, legend, put_text, text_width
 from splitmerge.labels import IGNORE, THIN_CLASSES, LabelClass, palette_bgr
+from training.metrics import mean_of_known
 
 __all__ = ["picture", "table"]
 
@@ -31,7 +32,8 @@ def table(result: Comparison) -> str:
     rows.append(_row("mIoU", result.reference.miou, result.engine.miou))
     thin = [index for index, entry in enumerate(result.classes) if entry.name in THIN_CLASSES]
     if thin:
-        rows.append(_row("mIoU, thin classes", _mean(result.reference.iou[thin]), _mean(result.engine.iou[thin])))
+        scores_of_thin = (mean_of_known(side.iou[thin]) for side in (result.reference, result.engine))
+        rows.append(_row("mIoU, thin classes", *scores_of_thin))
     rows.append(_row("boundary IoU", result.reference.boundary_miou, result.engine.boundary_miou))
     rows.append("")
     differing = result.pixels - result.agreeing
@@ -67,11 +69,6 @@ def _row(name: str, expected: float, found: float) -> str:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _mean(scores: NDArray[np.float64]) -> float:
-    known = scores[~np.isnan(scores)]
-    return float(known.mean()) if known.size else math.nan
 
 
 def _header(total: int, cell_width: int, title: str) -> Image:

@@ -1,4 +1,4 @@
-"""Scores of label maps against ground truth: IoU per class, boundary IoU, pixel agreement. NumPy and OpenCV only.
+"""Scores of label maps against ground truth: IoU per class, boundary IoU. NumPy and OpenCV only.
 
 Everything is counted in int64 tables that add up over images, so a score over a data set needs the memory of one image:
 
@@ -25,7 +25,7 @@ __all__ = [
     "confusion_matrix",
     "iou",
     "mean_iou",
-    "pixel_agreement",
+    "mean_of_known",
 ]
 
 BOUNDARY_RATIO = 0.005
@@ -55,13 +55,13 @@ def iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def mean_iou(confusion: NDArray[np.int64]) -> float:
     """Mean of `iou` over the classes that have one, as the Cityscapes benchmark averages; NaN where none has."""
-    return _mean(iou(confusion))
+    return mean_of_known(iou(confusion))
 
 
-def pixel_agreement(a: Labels, b: Labels) -> float:
-    """Share of equal pixels of two label maps of one shape, 0..1."""
-    _check_shapes(a, b)
-    return float(np.count_nonzero(a == b)) / a.size
+def mean_of_known(scores: NDArray[np.float64]) -> float:
+    """Mean of the scores that are not NaN; NaN where none is."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def boundary_distance(height: int, width: int) -> int:
@@ -132,8 +132,3 @@ def _check_shapes(a: Labels, b: Labels) -> None:
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     out: NDArray[np.float64] = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
     return out
-
-
-def _mean(scores: NDArray[np.float64]) -> float:
-    known = scores[~np.isnan(scores)]
-    return float(known.mean()) if known.size else math.nan

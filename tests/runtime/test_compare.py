@@ -176,6 +176,39 @@ def test_reference_is_the_checkpoint_on_rgb_frames(network):
     assert (Reference(network).segment(frame_bgr) == expected).mean() > 0.999
 
 
+@pytest.mark.parametrize(("name", "size"), [("smp18", (64, 96)), ("smp18", (70, 100)), ("smp50", (64, 64))])
+def test_grid_by_grid_is_the_same_network(name, size):
+    import torch
+
+    from runtime.reference import _labels_by_grids
+    from training.models import create_model
+
+    torch.manual_seed(1)
+    model, x = create_model(name, 19, 4).eval(), torch.randn(1, 3, *size)
+    with torch.inference_mode():
+        logits = model(x)[0]
+        best = logits.topk(2, dim=0).values
+        clear = (best[0] - best[1] > 1e-4).numpy()
+        for levels in (1, 2, 3, 5):
+            labels = _labels_by_grids(model, x, levels)
+            assert labels.shape == size and labels.dtype == np.uint8
+            np.testing.assert_array_equal(labels[clear], logits.argmax(0).numpy()[clear])
+    assert clear.mean() > 0.99
+
+
+def test_large_frames_are_computed_grid_by_grid(network, monkeypatch):
+    import runtime.reference
+
+    frame_bgr = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    reference = runtime.reference.Reference(network)
+    expected, sizes = reference.segment(frame_bgr), []
+    monkeypatch.setattr(runtime.reference, "LARGEST_TENSOR", SIZE[0] * SIZE[1] * 32 // 16)
+    sample = reference.checkpoint.model.sample
+    monkeypatch.setattr(reference.checkpoint.model, "sample", lambda *how: sizes.append(sample(*how)) or sizes[-1])
+    assert (reference.segment(frame_bgr) == expected).mean() > 0.999
+    assert [(grid.stride, grid.logits.shape[-2:]) for grid in sizes] == [(4, (SIZE[0] // 4, SIZE[1] // 4))] * 16
+
+
 def test_an_equal_engine_passes_and_writes_everything(tmp_path, network, engine, capsys):
     arguments = ["compare", "--package", str(network.folder), "--images", "3", "--data", "streets"]
     json_path, picture_path = tmp_path / "compare.json", tmp_path / "compare.png"
@@ -223,7 +256,8 @@ def test_a_worse_engine_fails_by_how_much(tmp_path, network, engine, capsys):
         (["--data", "nowhere"], "no data set 'nowhere'"),
         (["--max-iou-drop", "-1"], "--max-iou-drop -1"),
         (["--max-iou-drop", "nan"], "--max-iou-drop nan"),
-        (["--images", "0"], "0 images"),
+        (["--json", "."], "is a folder and a file was to be written there"),
+        (["--picture", "."], "is a folder and a file was to be written there"),
     ],
 )
 def test_bad_input(network, engine, capsys, extra, words):

@@ -17,7 +17,6 @@ from training.metrics import (
     confusion_matrix,
     iou,
     mean_iou,
-    pixel_agreement,
 )
 
 
@@ -40,7 +39,6 @@ def test_by_hand():
     assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(iou(confusion), [1 / 3, 2 / 3, 0.0, np.nan])
     assert mean_iou(confusion) == pytest.approx(1 / 3)
-    assert pixel_agreement(prediction, target) == pytest.approx(3 / 6)
 
 
 def test_a_perfect_and_an_empty_result():
