@@ -5,11 +5,13 @@
 exports SMP-18 with random weights, builds its engines and measures each row in a process of its own
 (`streaming_row.py`). Memory is the process's high-water mark less what it held with its engines loaded and nothing run:
 activations, and the buffers between stem and trunk. Linux only. Agreement is the share of pixels whose label is the
-whole graph's.
+whole graph's. The whole graph is measured twice: with this project's memory settings (engines/onnxruntime_engine.py),
+which the other rows have, too, and with ONNX Runtime's own defaults.
 """
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -21,14 +23,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.streaming_row import CLEAR_REFS, LABELLING
 from engines.build import build_engines
-from splitmerge.errors import InputError, SplitmergeError, VerificationError
-from splitmerge.files import write_json
+from splitmerge.errors import EngineError, InputError, SplitmergeError
+from splitmerge.files import check_outputs, write_json
+from splitmerge.options import height_and_width, positive_integer, positive_number
 from splitmerge.package import Package
 
 ROOT = Path(__file__).parents[1]
-_WIDEST_TENSORS = 6
-"""The whole graph's peak in tensors of its last stage (3, up to doubled by the arena): leaves out what will not fit."""
+SMALLEST = 32
+"""Height and width of the smallest frame in pixels: one window of five split levels."""
+
+_WIDEST_TENSORS = {"whole": 6, "whole-defaults": 10}
+"""The whole graph's peak in tensors of its last stage, rounded up (3, up to doubled by an arena that grows by doubling,
+and what the memory pattern reserves besides): leaves out what will not fit."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +51,36 @@ class Case:
     def name(self) -> str:
         return f"{self.height}x{self.width_pixels} width {self.width}"
 
-    @property
-    def whole_mib(self) -> float:
-        """What the whole graph will about need."""
-        return _WIDEST_TENSORS * self.height * self.width_pixels * 8 * self.width * 4 / 2**20
+    def whole_mib(self, mode: str) -> float:
+        """What the whole graph will about need; 0 for modes that stream."""
+        return _WIDEST_TENSORS.get(mode, 0) * self.height * self.width_pixels * 8 * self.width * 4 / 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, for this script and for `splitmerge bench`."""
-    parser.add_argument("--sizes", nargs="+", default=["512x1024", "1024x2048"], metavar="HxW", help="frames")
-    parser.add_argument("--widths", nargs="+", type=int, default=[16], help="channels of SMP-18's first stage")
-    parser.add_argument("--contexts", nargs="+", type=int, default=[1, 2], help="executions of the trunk at once")
-    parser.add_argument("--frames", type=int, default=3, help="frames per row; the first is reported apart")
-    parser.add_argument("--limit-gib", type=float, default=20, help="leave out a whole graph that needs more")
+    parser.add_argument(
+        "--sizes", nargs="+", type=height_and_width, default=[(512, 1024), (1024, 2048)], metavar="HxW", help="frames"
+    )
+    parser.add_argument(
+        "--widths", nargs="+", type=positive_integer, default=[16], help="channels of SMP-18's first stage"
+    )
+    parser.add_argument(
+        "--contexts", nargs="+", type=positive_integer, default=[1, 2], help="executions of the trunk at once"
+    )
+    parser.add_argument(
+        "--frames", type=positive_integer, default=3, help="frames per row; the first is reported apart"
+    )
+    parser.add_argument("--limit-gib", type=positive_number, default=20, help="leave out a whole graph that needs more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and the machine as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure every size and width, print a table."""
-    if arguments.frames < 1:
-        raise InputError(f"--frames {arguments.frames} measures nothing: give 1 or more.")
-    cases = [Case(*_size(size), width) for width in arguments.widths for size in arguments.sizes]
+    check_outputs([arguments.json])
+    _check_machine()
+    cases = [Case(*_checked(size), width) for width in arguments.widths for size in arguments.sizes]
     rows: list[dict[str, Any]] = []
-    print(f"{'frames':<20} {'run as':<22} {'MiB':>8} {'of whole':>9} {'first ms':>9} {'ms':>9} {'agreement':>10}")
+    print(f"{'frames':<20} {'run as':<36} {'MiB':>8} {'of whole':>9} {'first ms':>9} {'ms':>9} {'agreement':>10}")
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
             for row in _measure(case, Path(folder), arguments):
@@ -86,28 +101,41 @@ def main() -> int:
         return error.exit_code
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise InputError(f"{text!r} is no size: write it as 512x1024.")
-    return int(height), int(width)
+def _check_machine() -> None:
+    if not CLEAR_REFS.exists():
+        raise InputError(
+            f"Peak memory is read from /proc, which {platform.system()} here does not have: run the benchmark on Linux."
+        )
+
+
+def _checked(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < SMALLEST:
+        raise InputError(f"Frames of {size[0]}x{size[1]} are too small: give {SMALLEST}x{SMALLEST} or more.")
+    return size
 
 
 def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     package = _package(case, folder)
-    plan = [("whole", 1), *(("streamed", contexts) for contexts in arguments.contexts), ("stem", 1), ("trunk", 1)]
+    plan = [
+        ("whole", 1),
+        ("whole-defaults", 1),
+        *(("streamed", contexts) for contexts in arguments.contexts),
+        ("stem", 1),
+        ("trunk", 1),
+    ]
     whole: dict[str, Any] | None = None
     labels, limit = folder / "labels.npy", min(arguments.limit_gib, _available_gib())
     for mode, contexts in plan:
-        if mode == "whole" and case.whole_mib > limit * 1024:
-            yield {"mode": mode, "skipped": f"needs about {case.whole_mib / 1024:.1f} GiB, {limit:.1f} GiB may be used"}
+        needed = case.whole_mib(mode) / 1024
+        if needed > limit:
+            yield {"mode": mode, "skipped": f"needs about {needed:.1f} GiB, {limit:.1f} GiB may be used"}
             continue
         row = _row(package, mode, contexts, arguments.frames, labels)
         if mode == "whole":
             whole, expected = row, np.load(labels)
         if whole is not None:
             row["of_whole"] = round(row["activations_mib"] / whole["activations_mib"], 4)
-            if mode in ("whole", "streamed"):
+            if mode in LABELLING:
                 row["agreement"] = float((np.load(labels) == expected).mean())
         yield row
 
@@ -122,8 +150,8 @@ def _available_gib() -> float:
 def _package(case: Case, folder: Path) -> Package:
     """Export in a process of its own: PyTorch's memory is given back before anything is measured."""
     target = folder / case.name.replace(" ", "-")
-    code = f"from benchmarks.streaming import export_random; export_random({case!r}, {str(target)!r})"
-    subprocess.run([sys.executable, "-c", f"from benchmarks.streaming import Case; {code}"], check=True, cwd=ROOT)
+    code = f"from benchmarks.streaming import Case, export_random; export_random({case!r}, {str(target)!r})"
+    _child(["-c", code], f"Exporting {case.name}")
     package = Package.open(target)
     build_engines(package, parts=["model", "stem", "trunk"])
     return package
@@ -145,28 +173,38 @@ def export_random(case: Case, folder: str) -> None:
 
 
 def _row(package: Package, mode: str, contexts: int, frames: int, labels: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.streaming_row", str(package.folder), mode, str(contexts), str(frames)]
-    done = subprocess.run([*command, str(labels)], capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        raise VerificationError(
-            f"Running {package.folder.name} {mode} failed: {reason}; fewer frames or a smaller size may fit."
-        )
-    row: dict[str, Any] = json.loads(done.stdout)
+    arguments = [str(package.folder), mode, str(contexts), str(frames), str(labels)]
+    row: dict[str, Any] = json.loads(
+        _child(["-m", "benchmarks.streaming_row", *arguments], f"Running {package.folder.name} {mode}")
+    )
     return row
 
 
-_NAMES = {"whole": "whole graph", "stem": "  stem alone", "trunk": "  one split batch alone"}
+def _child(arguments: list[str], what: str) -> str:
+    """What a Python process of its own prints. Raises EngineError with its last words where it fails."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1].rstrip(".")
+        raise EngineError(f"{what} failed ({reason}): try a smaller size or width, or make room in memory and on disk.")
+    return done.stdout
+
+
+_NAMES = {
+    "whole": "whole graph",
+    "whole-defaults": "whole graph, ONNX Runtime's defaults",
+    "stem": "  stem alone",
+    "trunk": "  one split batch alone",
+}
 
 
 def _text(case: Case, row: dict[str, Any]) -> str:
     name = _NAMES.get(row["mode"], f"streamed, {row.get('contexts')} context(s)")
     if "skipped" in row:
-        return f"{case.name:<20} {name:<22} left out: {row['skipped']}"
+        return f"{case.name:<20} {name:<36} left out: {row['skipped']}"
     share = f"1/{1 / row['of_whole']:.1f}" if row.get("of_whole") else ""
     agreement = f"{row['agreement']:.6f}" if "agreement" in row else ""
     return (
-        f"{case.name:<20} {name:<22} {row['activations_mib']:>8.0f} {share:>9} {row['first_ms']:>9.0f} "
+        f"{case.name:<20} {name:<36} {row['activations_mib']:>8.0f} {share:>9} {row['first_ms']:>9.0f} "
         f"{row['median_ms']:>9.0f} {agreement:>10}"
     )
 

@@ -1,9 +1,9 @@
 """One row of `benchmarks.streaming`, in a process of its own: peak memory and time of one way to run a package.
 
-    python -m benchmarks.streaming_row PACKAGE whole|streamed|stem|trunk CONTEXTS FRAMES LABELS.npy
+    python -m benchmarks.streaming_row PACKAGE whole|whole-defaults|streamed|stem|trunk CONTEXTS FRAMES LABELS.npy
 
-prints a JSON object. PyTorch is not imported. `stem` and `trunk` run these alone, the trunk on one split batch, to tell
-which of them sets the peak.
+prints a JSON object. PyTorch is not imported. `whole-defaults` is the exported graph in a session without any option
+set. `stem` and `trunk` run these alone, the trunk on one split batch, to tell which of them sets the peak.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from engines.interface import Engine
@@ -23,6 +24,9 @@ from runtime.executor import Executor
 from splitmerge.package import Package
 
 _STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+LABELLING = ("whole", "whole-defaults", "streamed")
+"""Modes that give a whole label map."""
 
 
 def measure(package: Package, mode: str, contexts: int, frames: int) -> tuple[dict[str, Any], NDArray[Any]]:
@@ -31,7 +35,7 @@ def measure(package: Package, mode: str, contexts: int, frames: int) -> tuple[di
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     run = _runner(package, mode, contexts, frame)
     baseline = _status_mib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the high-water mark that loading left
+    CLEAR_REFS.write_text("5")  # forgets the high-water mark that loading left
     times = []
     for _ in range(frames):
         start = time.perf_counter()
@@ -57,6 +61,8 @@ def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]
         return lambda: executor.segment(frame)
     if mode == "whole":
         return _single(load_engine(package, "model"), frame[None], 1)
+    if mode == "whole-defaults":
+        return _defaults(package, frame)
     cut, contract = package.manifest.cut, package.manifest.input
     assert cut is not None
     if mode == "stem":
@@ -67,6 +73,18 @@ def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]
         (1, channels, contract.padded_height // cut.rows, contract.padded_width // cut.columns), np.float32
     )
     return _single(trunk, features, 1)
+
+
+def _defaults(package: Package, frame: NDArray[np.uint8]) -> Callable[[], NDArray[Any]]:
+    """The exported graph as ONNX Runtime's documentation runs one."""
+    graph = package.parts("fp32")["model"]
+    session = onnxruntime.InferenceSession(str(package.path(graph)), providers=["CPUExecutionProvider"])
+
+    def run() -> NDArray[Any]:
+        labels: NDArray[Any] = session.run(["labels"], {graph.inputs[0].name: frame[None]})[0][0]
+        return labels
+
+    return run
 
 
 def _single(engine: Engine, feed: NDArray[Any], batches: int) -> Callable[[], NDArray[Any]]:
@@ -98,7 +116,7 @@ def _status_mib(field: str) -> float:
 def main() -> None:
     folder, mode, contexts, frames, labels = sys.argv[1:]
     row, result = measure(Package.open(Path(folder)), mode, int(contexts), int(frames))
-    if mode in ("whole", "streamed"):
+    if mode in LABELLING:
         np.save(labels, result)
     print(json.dumps(row))
 
