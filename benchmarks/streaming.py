@@ -201,7 +201,8 @@ def _text(case: Case, row: dict[str, Any]) -> str:
     name = _NAMES.get(row["mode"], f"streamed, {row.get('contexts')} context(s)")
     if "skipped" in row:
         return f"{case.name:<20} {name:<36} left out: {row['skipped']}"
-    share = f"1/{1 / row['of_whole']:.1f}" if row.get("of_whole") else ""
+    ratio = row.get("of_whole")
+    share = "" if not ratio else f"{ratio:.1f}" if ratio > 1 else f"1/{1 / ratio:.1f}"
     agreement = f"{row['agreement']:.6f}" if "agreement" in row else ""
     return (
         f"{case.name:<20} {name:<36} {row['activations_mib']:>8.0f} {share:>9} {row['first_ms']:>9.0f} "
