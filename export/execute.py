@@ -1,6 +1,7 @@
-"""Run exported graphs in ONNX Runtime and look inside them. All results are put back at the frame's padded size."""
+"""Run exported graphs in ONNX Runtime and look inside them. Values looked into are at the frame's padded size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +14,15 @@ from export.ends import FRAMES, LABELS
 from export.graphs import Graphs
 from export.layouts import grid
 from export.nodes import Window
+from splitmerge.errors import VerificationError
 
-__all__ = ["Result", "dense_from_batches", "run_model", "run_parts"]
+__all__ = ["GraphRun", "dense_from_batches", "run_batches", "run_model", "run_parts"]
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Result:
+class GraphRun:
     """Labels uint8 `[N,H,W]`, logits float32 `[N,classes,H,W]`, and by their nodes' names the values looked into."""
 
     labels: NDArray[np.uint8]
@@ -28,7 +30,7 @@ class Result:
     values: dict[str, Array]
 
 
-def run_model(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> Result:
+def run_model(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> GraphRun:
     """Run the whole graph on frames uint8 `[N,H,W,3]`. With `layers` the convolutions' outputs come along."""
     model = graphs.parts["model"]
     names = _looked_into(model, layers)
@@ -37,7 +39,7 @@ def run_model(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -
     return _result(graphs, outputs[LABELS][:, None], dense, names[0])
 
 
-def run_parts(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> Result:
+def run_parts(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -> GraphRun:
     """Run the stem, then the trunk on its split batches, a few at a time and in random order, and interleave."""
     stem, trunk, cut = graphs.parts["stem"], graphs.parts["trunk"], graphs.cut
     assert cut is not None
@@ -62,6 +64,25 @@ def run_parts(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -
     return _result(graphs, dense.pop(LABELS), dense, in_trunk[0])
 
 
+def run_batches(graphs: Graphs, frame: NDArray[np.uint8], batches: Sequence[int]) -> Iterator[GraphRun]:
+    """Run the stem on one frame `[1,H,W,3]` and the trunk on single split batches of it, as a stream would.
+
+    Each gives the pixels `[k::rows, l::columns]` of the frame: labels `[1,h,w]` and logits `[1,classes,h,w]`.
+    """
+    stem, trunk, cut = graphs.parts["stem"], graphs.parts["trunk"], graphs.cut
+    assert cut is not None
+    features = _Session(stem, []).run({FRAMES: frame})
+    (scores,) = _looked_into(trunk, False)
+    session = _Session(trunk, [scores])
+    height, width = graphs.contract.size
+    for batch in batches:
+        outputs = session.run({name: value[batch, None] for name, value in features.items()})
+        logits = dense_from_batches(outputs[scores], grid(graphs.layouts[scores][cut.level :]))
+        row, column = divmod(batch, cut.columns)
+        h, w = len(range(row, height, cut.rows)), len(range(column, width, cut.columns))
+        yield GraphRun(outputs[LABELS][:, :h, :w], logits[:, :, :h, :w], {})
+
+
 def dense_from_batches(batches: NDArray[Any], window: Window) -> NDArray[Any]:
     """Interleave split batches in pixel order: batch (n,k,l) of `[N*r*c,C,h,w]` becomes `[n, :, k::r, l::c]`."""
     rows, columns = window
@@ -83,14 +104,28 @@ class _Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # shapes of graphs cut at 32x32 make it warn about buffers it cannot reuse
         data = ir.to_proto(opened).SerializeToString()
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._part = model.graph.name
+        with self._complaints():
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self._names = {name: values[name].name or "" for name in names}
         self._names |= {value.name or "": value.name or "" for value in model.graph.outputs}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs, by name; what is looked into by its node's name."""
-        outputs = self._session.run(list(self._names.values()), dict(inputs))
+        with self._complaints():
+            outputs = self._session.run(list(self._names.values()), dict(inputs))
         return dict(zip(self._names, outputs, strict=True))
+
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # ONNX Runtime's own errors have no common base
+            words = " ".join(str(error).split())
+            raise VerificationError(
+                f"ONNX Runtime cannot run the {self._part} graph ({words}): this is a fault of the export, please "
+                "report it."
+            ) from None
 
 
 def _looked_into(model: ir.Model, layers: bool) -> list[str]:
@@ -106,6 +141,6 @@ def _looked_into(model: ir.Model, layers: bool) -> list[str]:
     return names
 
 
-def _result(graphs: Graphs, labels: NDArray[Any], dense: dict[str, Array], scores: str) -> Result:
+def _result(graphs: Graphs, labels: NDArray[Any], dense: dict[str, Array], scores: str) -> GraphRun:
     height, width = graphs.contract.size
-    return Result(labels[:, 0, :height, :width], dense[scores][:, :, :height, :width], dense)
+    return GraphRun(labels[:, 0, :height, :width], dense[scores][:, :, :height, :width], dense)

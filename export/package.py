@@ -16,7 +16,7 @@ from splitmerge.files import new_folder, sha256_of, writable_folder
 from splitmerge.package import MANIFEST, REFERENCE, Graph, Manifest, Package, TensorInfo
 from training.checkpoint import Checkpoint, load_checkpoint
 
-__all__ = ["PRECISION", "export_package"]
+__all__ = ["PRECISION", "existing_parent", "export_package"]
 
 PRECISION = "fp32"
 _VERSIONS_OF = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -48,14 +48,26 @@ def export_package(
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a place that cannot be written or holds something else than a package, before anything is computed."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise InputError(
-            f"{folder} exists and is no package (it has no {MANIFEST}): name a new or an empty folder, or remove it."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file where a package is a folder: name another one.")
-    writable_folder(folder.parent)
+    """Refuse a place that cannot be written or holds something else than a package, before anything is computed.
+
+    Makes nothing that stays.
+    """
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise InputError(
+                f"{folder} exists and is no package (it has no {MANIFEST}): name a new or an empty folder, or remove "
+                "it."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file where a package is a folder: name another one.")
+        writable_folder(existing_parent(folder))
+    except OSError as error:
+        raise InputError(f"Cannot write {folder} ({error.strerror}): name a folder that can be written.") from None
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that is there, in which the missing ones would be made."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph], report: Report) -> Manifest:

@@ -13,7 +13,7 @@ from export.layouts import Layout
 from splitmerge.errors import VerificationError
 from splitmerge.package import InputContract
 
-__all__ = ["convolutions_from_torch", "dense_from_nested", "logits_from_torch", "normalised"]
+__all__ = ["convolutions_from_torch", "dense_from_nested", "finite_logits", "logits_from_torch", "normalised"]
 
 Array = NDArray[np.float32]
 
@@ -29,6 +29,11 @@ def logits_from_torch(network: nn.Module, x: Tensor, method: str = "forward") ->
     """Logits `[N,classes,H,W]`. Raises VerificationError where one is not finite."""
     with torch.inference_mode():
         logits: Tensor = getattr(network, method)(x)
+    return finite_logits(logits, method)
+
+
+def finite_logits(logits: Tensor, method: str) -> Array:
+    """The logits as an array. Raises VerificationError where one is not finite, naming the network's `method`."""
     if not torch.isfinite(logits).all():
         raise VerificationError(
             f"The network itself gives logits that are NaN or infinite ({method} in PyTorch, float32): its weights are "

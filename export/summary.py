@@ -51,11 +51,17 @@ def _operators(package: Package, graph: Graph) -> Counter[str]:
 
 
 def _print_verification(report: Mapping[str, Any]) -> None:
-    height, width = report["size"]
-    print(f"verified against PyTorch on {report['frames']} frames of {height}x{width}, {report['near_ties']} near ties")
-    print(f"  {'':<16} {'labels':>10} {'max error':>10} {'of scale':>10}")
-    for row in report["comparisons"]:
+    rows = report["comparisons"]
+    longest = max(len(row["compared"]) for row in rows)
+    print(f"verified against PyTorch: the same labels, but for near ties (logits within {report['tie']:.0e})")
+    print(
+        f"  {'':<{longest}} {'size':>9} {'pixels':>8} {'near ties':>9} {'labels':>10} {'max error':>10} {'of scale':>9}"
+    )
+    for row in rows:
+        height, width = row["size"]
         print(
-            f"  {row['compared']:<16} {row['label_agreement']:>10.4%} {row['max_error']:>10.2g} "
-            f"{row['relative_error']:>10.2g}"
+            f"  {row['compared']:<{longest}} {f'{height}x{width}':>9} {row['pixels']:>8} {row['near_ties']:>9} "
+            f"{row['label_agreement']:>10.4%} {row['max_error']:>10.2g} {row['relative_error']:>9.2g}"
         )
+    if not any("full size" in row["compared"] for row in rows):
+        print(f"  full size: {report['full_size']}")

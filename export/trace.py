@@ -4,10 +4,11 @@ The batch stays free, height and width become constants. Values get the names of
 (`layer2.0.conv1`); whatever else the exporter noted, file names and stack traces among it, is dropped.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
+import training.layers  # noqa: F401 (registers the two custom operators)
 from export.nodes import DOMAIN, MERGE, SPLIT
-from splitmerge.errors import CheckpointError
+from splitmerge.errors import CheckpointError, InputError
 
 __all__ = ["OPSET", "trace"]
 
@@ -32,33 +34,51 @@ def trace(network: nn.Module, height: int, width: int) -> ir.Model:
     """The graph of `network.padded_logits`, or of `network` itself where it has no such method.
 
     Input `x` is float32 `[N,3,height,width]` with N free, output whatever the network returns. Raises CheckpointError
-    for weights that are not finite.
+    for weights that are not finite, InputError for a network that PyTorch's exporter cannot trace.
     """
     for name, weight in network.state_dict().items():
         if not torch.isfinite(weight).all():
             raise CheckpointError(
                 f"The network has NaN or infinite values in {name}: go back to an earlier checkpoint."
             )
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            _Traced(network).eval(),
-            (torch.zeros(2, 3, height, width),),  # two images: a batch of one would be taken for a constant
-            dynamo=True,
-            optimize=False,
-            opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            input_names=["x"],
-            custom_translation_table=_translations(),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model
+    model = _exported(network, height, width)
     fold_constants(model)
     common.RemoveUnusedNodesPass()(model)
     _own_weights(model.graph)
     _name_by_module(model.graph)
     _forget_metadata(model)
     return model
+
+
+def _exported(network: nn.Module, height: int, width: int) -> ir.Model:
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                _Traced(network).eval(),
+                (torch.zeros(2, 3, height, width),),  # two images: a batch of one would be taken for a constant
+                dynamo=True,
+                optimize=False,
+                opset_version=OPSET,
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                input_names=["x"],
+                custom_translation_table=_translations(),
+                verbose=False,
+            )
+    except Exception as error:  # whatever the network's own code raises, too
+        raise InputError(
+            f"PyTorch's exporter cannot trace {type(network).__name__} at {height}x{width} ({_reason(error)}): its "
+            "forward must be made of tensor operations alone, without decisions on what the tensors hold."
+        ) from error
+    assert program is not None
+    return program.model
+
+
+def _reason(error: BaseException) -> str:
+    """What the exporter's last word on a failure is about: the first line of the error it all began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return f"{type(error).__name__}: {next(filter(None, lines), 'it does not say why')}"
 
 
 class _Traced(nn.Module):
@@ -94,16 +114,15 @@ def _schema(name: str) -> OpSchema:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's advice to developers (torchvision is missing, deprecations) from the user's screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep what the exporter tells its developers (deprecations, graphs) from the user's screen."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _own_weights(graph: ir.Graph) -> None:

@@ -1,11 +1,12 @@
 """Hold exported graphs against PyTorch, and PyTorch against the dilated network.
 
 The rule: every pixel has PyTorch's label, unless its two best logits lie so close that rounding decides between them
-(a near tie), and no logit is further off than such a tie is wide. On disagreement the first convolution whose output
-differs is named.
+(a near tie) and it has the label of one of the two; and no logit is further off than rounding takes it. On disagreement
+the first convolution whose output differs is named.
 
-Graphs for more than `MAX_PIXELS` are not run, since the activations of all split batches together need gigabytes. A
-twin is exported for smaller frames with the same padding, and verified; that it differs in sizes only is checked.
+Graphs for more than `MAX_PIXELS` are not run on every pixel, since the activations of all split batches together need
+gigabytes. A twin is exported for smaller frames with the same padding, and verified; that it differs in sizes only is
+checked. What depends on the sizes is then run as it ships, on as many pixels as are cheap (`export.fullsize`).
 """
 
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.agreement import TOLERANCE, Comparison, Reference
+from export.agreement import LOGITS_TOLERANCE, TIE, Agreement, TorchReference
 from export.execute import run_model, run_parts
 from export.frames import sample_frames
+from export.fullsize import compare_full_size
 from export.graphs import Graphs, contract_for, graphs_from_network
 from export.reference import convolutions_from_torch, dense_from_nested, logits_from_torch, normalised
 from splitmerge.errors import VerificationError
@@ -31,62 +33,64 @@ _FRAMES = 2
 
 @dataclass(frozen=True)
 class Report:
-    """What was compared, on how many frames of which size (height, width)."""
+    """What was compared, by which rule, and in words what was run at full size."""
 
-    size: tuple[int, int]
-    frames: int
-    pixels: int
-    near_ties: int
-    logits_scale: float
-    tolerance: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Agreement, ...]
+    full_size: str
+    tie: float = TIE
+    logits_tolerance: float = LOGITS_TOLERANCE
 
 
 def verify(network: SegmentationNet, graphs: Graphs) -> Report:
     """Verify graphs of any size. Raises VerificationError where they disagree with the network."""
     contract = graphs.contract
     if contract.padded_height * contract.padded_width <= MAX_PIXELS:
-        return verify_graphs(network, graphs)
+        return Report(verify_graphs(network, graphs), "all graphs on every pixel")
     level = graphs.cut.level if graphs.cut else 0
     logits = len(graphs.parts["model"].graph.outputs) > 1
     twin = graphs_from_network(network, _smaller(contract, network.stride), level, logits)
     for part, model in graphs.parts.items():
         _check_twins(part, model, twin.parts[part])
-    return verify_graphs(network, twin)
+    comparisons = verify_graphs(network, twin)
+    full = compare_full_size(network, graphs)
+    for row in full.comparisons:
+        _accept(row, "PyTorch")
+    return Report((*comparisons, *full.comparisons), full.summary)
 
 
-def verify_graphs(network: SegmentationNet, graphs: Graphs) -> Report:
-    """Run graphs and network on the same frames. Raises VerificationError where they disagree."""
+def verify_graphs(network: SegmentationNet, graphs: Graphs) -> tuple[Agreement, ...]:
+    """Run graphs and network on every pixel of the same frames. Raises VerificationError where they disagree."""
     contract = graphs.contract
     frames = sample_frames(_FRAMES, *contract.size)
     x = normalised(frames, contract)
-    reference = Reference(logits_from_torch(network, x))
-    comparisons = []
+    reference = TorchReference(logits_from_torch(network, x), contract.size)
+    rows = []
     if hasattr(network, "dilated_logits"):
         dilated = logits_from_torch(network, x, "dilated_logits")
-        comparisons.append(reference.compare("dilated network", dilated.argmax(1).astype(np.uint8), dilated))
-        _accept(comparisons[-1], contract, "its own dilated form")
+        rows.append(reference.compare("dilated network", dilated.argmax(1).astype(np.uint8), dilated))
+        _accept(rows[-1], "its own dilated form")
     runs = {"model": run_model} | ({"stem + trunk": run_parts} if graphs.cut else {})
     for name, run in runs.items():
         result = run(graphs, frames)
-        comparison = reference.compare(name, result.labels, result.logits)
-        if not comparison.holds:
+        row = reference.compare(name, result.labels, result.logits)
+        if not row.holds:
             layers = run(graphs, frames, layers=True).values
-            _accept(comparison, contract, "PyTorch", _first_difference(network, graphs, frames, layers))
-        comparisons.append(comparison)
-    near_ties, pixels = int(reference.near_ties.sum()), reference.labels.size
-    return Report(contract.size, _FRAMES, pixels, near_ties, reference.scale, TOLERANCE, tuple(comparisons))
+            _accept(row, "PyTorch", _first_difference(network, graphs, frames, layers))
+        rows.append(row)
+    return tuple(rows)
 
 
-def _accept(comparison: Comparison, contract: InputContract, expected: str, layer: str = "") -> None:
-    if comparison.holds:
+def _accept(row: Agreement, expected: str, layer: str = "") -> None:
+    if row.holds:
         return
     where = f" The first layer that differs is {layer}." if layer else ""
+    height, width = row.size
     raise VerificationError(
-        f"The {comparison.compared} does not agree with {expected} on frames of {contract.height}x{contract.width}: "
-        f"{comparison.wrong_labels} pixels have another label and the logits are off by "
-        f"{comparison.relative_error:.1e} of their scale, where none and {TOLERANCE:.0e} are allowed.{where} "
-        "Nothing was written; this is a fault of the export, not of the checkpoint: please report it."
+        f"The {row.compared} does not agree with {expected} on frames of {height}x{width}: {row.wrong_labels} pixels "
+        f"have another label for logits up to {row.widest_change:.1e} apart (up to {TIE:.0e} is a near tie), and the "
+        f"logits, up to {row.logits_scale:.3g}, are off by {row.relative_error:.1e} of that (up to "
+        f"{LOGITS_TOLERANCE:.0e} is rounding).{where} Nothing was written; this is a fault of the export, not of the "
+        "checkpoint: please report it."
     )
 
 
@@ -102,7 +106,7 @@ def _first_difference(
         if node.op_type != "Conv" or name not in expected or name not in found:
             continue
         right = dense_from_nested(expected.pop(name), graphs.layouts[name])
-        if not np.abs(found[name] - right).max() <= TOLERANCE * np.abs(right).max():  # also where one is NaN
+        if not np.abs(found[name] - right).max() <= LOGITS_TOLERANCE * np.abs(right).max():  # also where one is NaN
             return name
     return "behind the last convolution"
 

@@ -1,10 +1,9 @@
 """`splitmerge export`: a checkpoint becomes a package of verified ONNX graphs."""
 
 import argparse
-import re
 from pathlib import Path
 
-from splitmerge.errors import InputError
+from splitmerge.options import height_and_width
 
 HELP = "Export a checkpoint to a package: ONNX graphs, verified against PyTorch, that engines are built from."
 
@@ -13,7 +12,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="FILE", help="weights from `splitmerge train`"
     )
-    parser.add_argument("--size", required=True, metavar="HxW", help="height and width of the frames, such as 512x1024")
+    parser.add_argument(
+        "--size",
+        type=height_and_width,
+        required=True,
+        metavar="HxW",
+        help="height and width of the frames, such as 512x1024",
+    )
     parser.add_argument("--package", type=Path, required=True, metavar="DIR", help="folder to write, or to replace")
     parser.add_argument(
         "--cut", type=int, default=2, metavar="M", help="split level between stem and trunk; 0 keeps one graph"
@@ -23,23 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    size = _size(arguments.size)
-
-    from export.package import export_package
+    from export.package import existing_parent, export_package
     from export.summary import print_summary, summary_json
     from splitmerge.files import writable_folder, write_json
 
     if arguments.json:
-        writable_folder(arguments.json.parent)
-    package = export_package(arguments.checkpoint, size, arguments.package, arguments.cut, arguments.logits)
+        writable_folder(existing_parent(arguments.json))
+    package = export_package(arguments.checkpoint, arguments.size, arguments.package, arguments.cut, arguments.logits)
     print_summary(package)
     if arguments.json:
         write_json(arguments.json, summary_json(package))
     return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not match:
-        raise InputError(f"--size {text} is no size: give height x width in pixels, such as 512x1024.")
-    return int(match[1]), int(match[2])

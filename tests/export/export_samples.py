@@ -1,6 +1,7 @@
 """Networks, frames and runs that the tests of export share. Nothing here uses export's own way of running graphs."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from export.graphs import Graphs
 from splitmerge.package import Cut
 from training.models import SegmentationNet, create_model
 
@@ -69,3 +71,22 @@ def check_labels(labels: NDArray[np.generic], logits: NDArray[np.float32]) -> No
     chosen = np.take_along_axis(logits, labels.astype(np.int64)[:, None], axis=1)[:, 0]
     assert (best - chosen).max() <= 1e-5 * scale
     assert (labels == logits.argmax(1)).mean() > 0.999
+
+
+def altered(graphs: Graphs, part: str, fault: Callable[[ir.Graph], None]) -> Graphs:
+    model = graphs.parts[part].clone()
+    fault(model.graph)
+    return dataclasses.replace(graphs, parts={**graphs.parts, part: model})
+
+
+def perturb(layer: str) -> Callable[[ir.Graph], None]:
+    """Add a fifth of the largest weight to one weight of a convolution."""
+
+    def fault(graph: ir.Graph) -> None:
+        value = graph.node(layer).inputs[1]
+        assert value is not None and value.const_value is not None
+        weight = value.const_value.numpy().copy()
+        weight.flat[0] += 0.2 * np.abs(weight).max()
+        value.const_value = ir.tensor(weight, name=value.name)
+
+    return fault

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from export_samples import MEAN, STD, check_labels, interleaved, network, noise, normalised, ort
+from torch import Tensor, nn
 
 from export.graphs import Graphs, contract_for, graphs_from_network, graphs_from_whole, whole_from_network
 from splitmerge.errors import InputError
@@ -117,3 +118,17 @@ def test_frames_smaller_than_a_window_are_refused(size: tuple[int, int], part: s
 def test_levels_that_are_not_there_are_refused(odd: ir.Model, level: int) -> None:
     with pytest.raises(InputError, match="no split level"):
         graphs_from_whole(odd, ODD, level)
+
+
+class Deciding(nn.Module):
+    """What it computes depends on what it sees, which no graph can hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else 2 * x
+
+
+def test_networks_that_cannot_be_traced_are_refused_in_words(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"cannot trace Deciding at 32x64 .*data-dependent") as caught:
+        graphs_from_network(Deciding(), contract_for((32, 64), 32, MEAN, STD))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")

@@ -98,38 +98,6 @@ def verb(checkpoint: Path, folder: Path, size: str = "40x64", *more: str) -> int
     return main(["export", "--checkpoint", str(checkpoint), "--size", size, "--package", str(folder), *more])
 
 
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        ("40", "40 is no size: give height x width"),
-        ("40x", "is no size"),
-        ("-4x64", "is no size"),
-        ("16x64", "16x64 are smaller than the 32x32"),
-    ],
-)
-def test_sizes_that_cannot_be(
-    checkpoint: Path, tmp_path: Path, size: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["export", "--checkpoint", str(checkpoint), f"--size={size}", "--package", str(tmp_path / "new")]
-    assert main(arguments) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-
-
-def test_missing_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verb(tmp_path / "none.safetensors", tmp_path / "new") == 2
-    assert "none.safetensors" in capsys.readouterr().err
-
-
-def test_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("")
-    assert verb(checkpoint, tmp_path / "file" / "package") == 2
-    assert verb(checkpoint, tmp_path / "file") == 2
-    first, second = capsys.readouterr().err.strip().splitlines()
-    assert "Cannot write into" in first
-    assert "is a file where a package is a folder" in second
-
-
 def test_a_folder_of_something_else_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="is no package"):

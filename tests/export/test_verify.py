@@ -1,39 +1,19 @@
 """Verification passes what is right, and names the layer where something is wrong."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from export_samples import MEAN, STD, network
+from export_samples import MEAN, STD, altered, network, perturb
 
-from export.agreement import TOLERANCE, Reference
-from export.frames import blob_frames, sample_frames
+from export.agreement import LOGITS_TOLERANCE, TorchReference
+from export.frames import sample_frames
 from export.graphs import Graphs, contract_for, graphs_from_network
 from export.verify import verify, verify_graphs
 from splitmerge.errors import CheckpointError, VerificationError
 from training.models import SMP
-
-
-def altered(graphs: Graphs, part: str, fault: Callable[[ir.Graph], None]) -> Graphs:
-    model = graphs.parts[part].clone()
-    fault(model.graph)
-    return dataclasses.replace(graphs, parts={**graphs.parts, part: model})
-
-
-def perturb(layer: str) -> Callable[[ir.Graph], None]:
-    """Add a fifth of the largest weight to one weight of a convolution."""
-
-    def fault(graph: ir.Graph) -> None:
-        value = graph.node(layer).inputs[1]
-        assert value is not None and value.const_value is not None
-        weight = value.const_value.numpy().copy()
-        weight.flat[0] += 0.2 * np.abs(weight).max()
-        value.const_value = ir.tensor(weight, name=value.name)
-
-    return fault
 
 
 def transpose_swapped(pooling: str, one: int, other: int) -> Callable[[ir.Graph], None]:
@@ -50,10 +30,10 @@ def transpose_swapped(pooling: str, one: int, other: int) -> Callable[[ir.Graph]
 
 def test_report(smp18: SMP, smp18_graphs: Graphs) -> None:
     report = verify(smp18, smp18_graphs)
-    assert report.size == (64, 96) and report.frames == 2 and report.pixels == 2 * 64 * 96
+    assert report.full_size == "all graphs on every pixel"
     assert [row.compared for row in report.comparisons] == ["dilated network", "model", "stem + trunk"]
     for row in report.comparisons:
-        assert row.holds and row.wrong_labels == 0
+        assert row.holds and row.wrong_labels == 0 and row.pixels == 2 * 64 * 96 and row.size == (64, 96)
         assert row.label_agreement > 0.999
         assert 0 < row.relative_error < 1e-5
 
@@ -93,7 +73,11 @@ def test_large_frames_are_verified_by_a_twin(smp18: SMP, monkeypatch: pytest.Mon
     monkeypatch.setattr("export.verify.MAX_PIXELS", 1000)
     graphs = graphs_from_network(smp18, contract_for((100, 150), 32, MEAN, STD), 1)
     report = verify(smp18, graphs)
-    assert report.size == (64 - 28, 128 - 10)  # 100 and 150 are padded by as much
+    assert report.comparisons[1].size == (64 - 28, 128 - 10)  # 100 and 150 are padded by as much
+    assert [row.compared for row in report.comparisons][3:] == [
+        "stem + trunk, full size, split batches 0 and 3",
+        "model, full size, pixels [0::2, 0::2] and [1::2, 1::2]",
+    ]
     with pytest.raises(VerificationError, match="changes with the size"):
         verify(smp18, altered(graphs, "trunk", perturb("layer4.1.conv1")))
 
@@ -114,23 +98,39 @@ def test_logits_that_are_not_finite_are_refused(smp18_graphs: Graphs) -> None:
         verify_graphs(model, smp18_graphs)
 
 
-def test_only_near_ties_may_differ() -> None:
-    scale = 100.0
-    logits = np.array([scale, 0.0, 10.0, 10.0 - 0.5 * TOLERANCE * scale, 7.0, 6.0], np.float32)
-    reference = Reference(logits.reshape(1, 3, 2, 1).transpose(0, 2, 1, 3))  # 2 classes at 3 pixels
-    assert reference.near_ties.ravel().tolist() == [False, True, False]
-    for labels, wrong in (([0, 0, 0], 0), ([0, 1, 0], 0), ([1, 0, 0], 1), ([1, 1, 1], 2)):
-        row = reference.compare("", np.array(labels, np.uint8).reshape(1, 3, 1), reference.logits)
-        assert row.wrong_labels == wrong and row.holds == (wrong == 0)
-    off = reference.compare("", reference.labels, reference.logits + np.float32(2 * TOLERANCE * scale))
-    assert not off.holds
-    assert not reference.compare("", reference.labels, reference.logits * np.float32("nan")).holds
+def reference(*pixels: tuple[float, ...]) -> TorchReference:
+    """PyTorch's logits of a row of pixels."""
+    return TorchReference(np.array(pixels, np.float32).T[None, :, None, :], (1, len(pixels)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_only_near_ties_may_differ(scale: float) -> None:
+    """However large the logits are elsewhere, a tie is one within 1e-4."""
+    torch_says = reference((scale, 0.0), (7.0, 7.0 - 0.5e-4), (7.0, 7.0 - 1.5e-4))
+    assert torch_says.near_ties.ravel().tolist() == [False, True, False]
+    for labels, wrong in (([0, 0, 0], 0), ([0, 1, 0], 0), ([1, 0, 0], 1), ([0, 0, 1], 1), ([1, 1, 1], 2)):
+        row = torch_says.compare("", np.array(labels, np.uint8)[None, None], torch_says.logits)
+        assert row.wrong_labels == wrong and row.holds == (wrong == 0) and row.near_ties == 1
+    assert row.widest_change == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(("label", "wrong"), [(0, 0), (1, 1), (2, 0), (3, 1), (255, 1)])
+def test_a_near_tie_takes_one_of_its_two_best_classes(label: int, wrong: int) -> None:
+    torch_says = reference((3.0, 3.0 - 2e-5, 3.0 - 1e-5, 0.0))
+    row = torch_says.compare("", np.full((1, 1, 1), label, np.uint8), torch_says.logits)
+    assert row.wrong_labels == wrong
+
+
+def test_logits_may_be_off_by_rounding() -> None:
+    torch_says = reference((100.0, 0.0))
+    for off, holds in ((0.5, True), (2.0, False), (float("nan"), False)):
+        logits = torch_says.logits + np.float32(off * LOGITS_TOLERANCE * 100)
+        assert torch_says.compare("", torch_says.labels, logits).holds == holds
 
 
 def test_frames_are_repeatable_and_varied() -> None:
-    for make in (sample_frames, blob_frames):
-        frames = make(2, 45, 70)
-        assert frames.shape == (2, 45, 70, 3) and frames.dtype == np.uint8
-        np.testing.assert_array_equal(frames, make(2, 45, 70))
-        assert not np.array_equal(frames[0], frames[1])
-        assert frames.std() > 10
+    frames = sample_frames(2, 45, 70)
+    assert frames.shape == (2, 45, 70, 3) and frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, sample_frames(2, 45, 70))
+    assert not np.array_equal(frames[0], frames[1])
+    assert frames.std() > 10
