@@ -1,7 +1,6 @@
 """`splitmerge inspect`: what a package holds."""
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +21,13 @@ def run(arguments: argparse.Namespace) -> int:
     from engines.listing import list_engines
     from splitmerge.files import check_outputs, write_json
     from splitmerge.package import Package
+    from splitmerge.verification import verification_lines
 
     check_outputs([arguments.json])
     package = Package.open(arguments.package)
     engines = list_engines(package)
-    print("\n".join([*_about(package), "", *_graphs(package), "", *_verification(package), "", *_engines(engines)]))
+    verified = verification_lines(package.manifest.verification)
+    print("\n".join([*_about(package), "", *_graphs(package), "", *verified, "", *_engines(engines)]))
     if arguments.json:
         found = [{**asdict(engine), "path": str(engine.path)} for engine in engines]
         write_json(arguments.json, {"manifest": asdict(package.manifest), "engines": found})
@@ -68,13 +69,6 @@ def _graph(package: "Package", name: str, graph: "Graph") -> list[str]:
 def _tensor(tensor: "TensorInfo") -> str:
     shape = ", ".join("n" if d is None else str(d) for d in tensor.shape)
     return f"{tensor.name} {tensor.dtype} [{shape}]"
-
-
-def _verification(package: "Package") -> list[str]:
-    verification = package.manifest.verification
-    if not verification:
-        return ["verified  no: this package was not compared with PyTorch"]
-    return ["verified", *(f"            {key}: {json.dumps(value)}" for key, value in verification.items())]
 
 
 def _engines(engines: "list[FoundEngine]") -> list[str]:

@@ -1,0 +1,27 @@
+"""How a package's verification, which export measured, reads in a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["verification_lines"]
+
+
+def verification_lines(report: Mapping[str, Any]) -> list[str]:
+    """The manifest's `verification` as a table, a row for each comparison with PyTorch."""
+    rows = report.get("comparisons", [])
+    if not rows:
+        return ["not verified: this package was never compared with PyTorch"]
+    longest = max(len(row["compared"]) for row in rows)
+    lines = [
+        f"verified against PyTorch: the same labels, but for near ties (logits within {report['tie']:.0e})",
+        f"  {'':<{longest}} {'size':>9} {'pixels':>8} {'near ties':>9} {'labels':>10} {'max error':>10} of scale",
+    ]
+    for row in rows:
+        height, width = row["size"]
+        lines.append(
+            f"  {row['compared']:<{longest}} {f'{height}x{width}':>9} {row['pixels']:>8} {row['near_ties']:>9} "
+            f"{row['label_agreement']:>10.4%} {row['max_error']:>10.2g} {row['relative_error']:>8.2g}"
+        )
+    if not any("full size" in row["compared"] for row in rows):
+        lines.append(f"  full size: {report['full_size']}")
+    return lines
