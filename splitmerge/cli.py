@@ -29,7 +29,8 @@ def verbs() -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
-    Exit codes: 0 done, 1 the thing asked about is not so, 2 bad input or usage, 130 interrupted, 143 terminated.
+    Exit codes: 0 done, 1 the thing asked about is not so, 2 bad input or usage, 130 interrupted, 141 nobody
+    reads the output, 143 terminated.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SplitmergeError as error:
         print(f"splitmerge: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader of our output has had enough
+        sys.stdout = None  # or the interpreter would try to flush it once more
+        return 141
     except OSError as error:
         print(f"splitmerge: {_sentence(error)}", file=sys.stderr)
         return 2
