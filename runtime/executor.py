@@ -7,10 +7,9 @@ Split batches never meet before the merge, so every context writes its own pixel
 the same, bit for bit, for any number of contexts, any chunk and any order. Only one chunk per context is in memory at a
 time.
 
-Measured with an exported SMP-18 of width 16 at 512x1024 on two cores that other work kept busy too: one context of two
-threads took 118 MiB and 5.3 to 7.3 s a frame, two contexts of one thread 151 to 184 MiB and 5.2 to 6.1 s, one context
-with chunks of 4 349 MiB and 5.4 to 6.4 s. The times hardly differ and the memory does, hence one context and chunks of
-one by default. Idle or more cores may rank the times otherwise: measure with `splitmerge bench`.
+Two contexts are the default: with SMP-18 of width 16 at 512x1024 on two idle cores they took 3.1 s and 164 MiB a frame, one
+context (of two threads) 4.4 s and 114 MiB, because threads of one context wait for each other in every layer. Chunks of 4
+were no faster than chunks of 1 and took 349 MiB. `splitmerge bench` measures other machines.
 """
 
 import threading
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.load import load_engine
-from runtime.schedule import chunks, split_batch_order
+from runtime.schedule import DEFAULT_CONTEXTS, chunks, split_batch_order
 from runtime.stream import FrameStats, Labels, Stream, Whole
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import InputContract, Package
@@ -34,7 +33,7 @@ class Executor:
     def __init__(
         self,
         package: Package,
-        contexts: int = 1,
+        contexts: int = DEFAULT_CONTEXTS,
         chunk: int = 1,
         backend: str = "onnxruntime",
         precision: str = "fp32",

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from runtime.schedule import DEFAULT_CONTEXTS
 from splitmerge.errors import InputError
 from splitmerge.options import positive_integer
 
@@ -18,7 +19,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
-    group.add_argument("--contexts", type=positive_integer, default=1, help="executions of the trunk at the same time")
+    group.add_argument(
+        "--contexts", type=positive_integer, default=DEFAULT_CONTEXTS, help="executions of the trunk at the same time"
+    )
     group.add_argument("--chunk", type=positive_integer, default=1, help="split batches in one execution")
     group.add_argument("--devices", type=_devices, default=(0,), help="GPUs by number, as 0,1; unused on a CPU")
 

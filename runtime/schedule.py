@@ -7,9 +7,10 @@ regular grid.
 
 from splitmerge.errors import InputError
 
-__all__ = ["ORDERS", "bayer_order", "chunks", "split_batch_order"]
+__all__ = ["DEFAULT_CONTEXTS", "ORDERS", "bayer_order", "chunks", "split_batch_order"]
 
 ORDERS = ("bayer", "index")
+DEFAULT_CONTEXTS = 2  # measured, see runtime.executor
 
 
 def split_batch_order(order: str, rows: int, columns: int) -> list[int]:
