@@ -16,8 +16,8 @@ asked, whole frames took 118 MiB with one context and 151 to 184 with two; by do
 an arena of its own, which doubles.
 
 Threads do not spin while they wait. With other work on the same two cores, as decoding and encoding are, spinning took
-7.4 to 8.0 s a frame and waiting asleep 5.3 to 7.3 s. On idle cores (256x512) one context took 0.99 s either way, two took
-0.85 s asleep and 0.78 s spinning: less than what spinning costs beside other work.
+7.4 to 8.0 s a frame and waiting asleep 5.3 to 7.3 s. On idle cores (256x512) one context took 0.99 s asleep and 1.04 s
+spinning, two took 0.87 s and 0.77 s: less of a gain than what spinning costs beside other work.
 """
 
 import functools
