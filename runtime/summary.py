@@ -63,7 +63,7 @@ class Summary:
         if source.missing_frames:
             warnings.append(
                 f"{source.name} promises {source.frame_count} frames and {encode.frames} could be decoded: "
-                "it is cut off or damaged; the results cover what there is."
+                "it is cut off or damaged; the results cover those, copy the source again for the rest."
             )
         return cls(
             source=source.name,

@@ -57,11 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         size = package.manifest.input.size
         summary = run_pipeline(source, executor, sinks, size, arguments.frames, progress=True)
     for warning in summary.warnings:
-        print(f"splitmerge: warning: {warning}", file=sys.stderr)
+        print(f"splitmerge: {warning}", file=sys.stderr)
     print(_text(summary))
     if arguments.json:
         write_json(arguments.json, _json(summary, package, arguments))
-    return 0
+    return InputError.exit_code if summary.missing_frames else 0
 
 
 def _sinks(

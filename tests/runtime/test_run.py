@@ -79,12 +79,12 @@ def test_overlay_has_the_sources_frames_and_length(tmp_path, package, engine):
 
 def test_a_cut_off_source_is_done_as_far_as_it_goes(tmp_path, package, engine, capfd):
     clip = write_cut_clip(tmp_path / "in.avi", frames=40)
-    assert main(["run", str(clip), "--package", package, *_outputs(tmp_path / "out")]) == 0
+    assert main(["run", str(clip), "--package", package, *_outputs(tmp_path / "out")]) == 2
     summary = json.loads((tmp_path / "out/run.json").read_text())
     assert summary["frames"] + summary["missing_frames"] == 40 and summary["missing_frames"] > 0
     assert len((tmp_path / "out/frames.jsonl").read_text().splitlines()) == summary["frames"]
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("splitmerge: warning: ") and "in.avi promises 40 frames" in line
+    assert line.startswith("splitmerge: ") and "in.avi promises 40 frames" in line
 
 
 def _refused(arguments, folder, capfd, code=2):
