@@ -2,8 +2,10 @@
 
 <package>/engines/onnxruntime-fp32/trunk.onnx           and trunk.json
 <package>/engines/tensorrt-rtx-sm89-fp32/trunk.plan     and trunk.json
+<package>/engines/tensorrt-sm89-fp32/trunk.plan         and trunk.json
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +21,14 @@ __all__ = [
     "Sidecar",
     "build_command",
     "engine_folder",
+    "engine_folders",
     "read_sidecar",
     "refusal",
     "write_sidecar",
 ]
 
 FORMAT = 1
+_TEXTS = ("backend", "version", "part", "precision", "engine_sha256", "graph_sha256", "preprocessing_sha256")
 SUFFIXES = {"onnxruntime": ".onnx", "tensorrt": ".plan", "tensorrt-rtx": ".plan"}
 
 
@@ -49,14 +53,44 @@ class Sidecar:
 
 
 def engine_folder(package: Package, backend: str, precision: str, capability: str | None = None) -> Path:
-    """Folder of one build. `capability` ("8.9") is a GPU's, of engines built ahead of time for it."""
+    """Folder of one build. Plans for GPUs lie in a folder that names their compute `capability` ("8.9").
+
+    Raises ValueError for a plan's folder without one.
+    """
+    if capability is None and SUFFIXES[backend] == ".plan":
+        raise ValueError(f"Engines for {backend} lie in a folder named by a compute capability, and none was given.")
     target = f"-sm{capability.replace('.', '')}" if capability else ""
     return package.engines_folder / f"{backend}{target}-{precision}"
 
 
-def build_command(package: Package, backend: str, precision: str) -> str:
-    """The command that makes an engine anew."""
-    return f"splitmerge build --package {package.folder} --backend {backend} --precision {precision}"
+def engine_folders(package: Package, backend: str, precision: str, capability: str | None = None) -> list[Path]:
+    """Folders that hold engines of this backend and precision: first the one for `capability`, then others by name.
+
+    A plan of another capability's folder may run here if it was built hardware compatible.
+    """
+    if SUFFIXES[backend] != ".plan":
+        folders = [engine_folder(package, backend, precision)]
+    else:
+        folders = sorted(package.engines_folder.glob(f"{backend}-sm[0-9]*-{precision}"))
+        if capability:
+            first = engine_folder(package, backend, precision, capability)
+            folders = [first, *(folder for folder in folders if folder != first)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def build_command(
+    package: Package, backend: str, precision: str, capability: str | None = None, device: int | None = None
+) -> str:
+    """The command that makes an engine anew: for the GPU `device`, or for those of a compute `capability`.
+
+    TensorRT builds only for a GPU that is there; TensorRT-RTX for any, so that it need not be.
+    """
+    command = f"splitmerge build --package {shlex.quote(str(package.folder))} --backend {backend}"
+    if backend == "tensorrt-rtx" and capability:
+        command += f" --compute-capability {capability}"
+    elif SUFFIXES[backend] == ".plan" and device:  # 0 is what build takes by itself
+        command += f" --device {device}"
+    return f"{command} --precision {precision}"
 
 
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
@@ -68,11 +102,16 @@ def read_sidecar(engine: Path) -> Sidecar:
     """The sidecar of the engine file `engine`. Raises EngineError where there is none that can be understood."""
     path = engine.with_suffix(".json")
     try:
-        sidecar = Sidecar(**read_json(path))
+        value = read_json(path)
+        sidecar = Sidecar(**value)
     except (InputError, TypeError) as error:
         raise EngineError(f"{path} does not describe an engine ({error}): build the engine again.") from None
-    if not isinstance(sidecar.machine, dict):
-        raise EngineError(f"{path} does not describe an engine (it names no machine): build the engine again.")
+    for name in _TEXTS:
+        if not isinstance(value[name], str):
+            raise EngineError(f"{path} does not describe an engine (its {name} is no text): build the engine again.")
+    for name in ("machine", "build"):
+        if not isinstance(getattr(sidecar, name), dict):
+            raise EngineError(f"{path} does not describe an engine (it names no {name}): build the engine again.")
     return sidecar
 
 
@@ -85,12 +124,15 @@ def refusal(engine: Path, sidecar: Sidecar, package: Package, part: str, precisi
         return f"its description has format {sidecar.format} and this splitmerge reads {FORMAT}"
     if (sidecar.part, sidecar.precision) != (part, precision):
         return f"it is a {sidecar.precision} {sidecar.part} and a {precision} {part} is expected"
-    if sidecar.graph_sha256 != package.parts(precision)[part].sha256:
+    graph = package.parts(precision).get(part)
+    if graph is None:
+        return f"the package has no {precision} {part}"
+    if sidecar.graph_sha256 != graph.sha256:
         return "it was built from another graph than the package holds now"
     if sidecar.preprocessing_sha256 != package.manifest.preprocessing_sha256:
         return "it was built for frames of another size or normalisation"
     if not engine.is_file():
         return "the file is missing"
-    if sidecar.engine_sha256 != sha256_of(engine):
+    if sidecar.engine_sha256 != sha256_of(engine):  # a plan is code that will run: only what was built may be loaded
         return "the file was altered after it was built"
     return None
