@@ -36,10 +36,12 @@ _PAIR = re.compile(r"\d{1,9}\.\d{1,9}")
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """The first bytes of a plan. `version` is (major, minor, patch, build), each modulo 256."""
+    """The first bytes of a plan. `version` is (major, minor, patch, build), each modulo 256; None in a layout other
+    than 0, which is TensorRT's to judge.
+    """
 
     backend: str
-    version: tuple[int, int, int, int]
+    version: tuple[int, int, int, int] | None
 
 
 def read_header(path: Path) -> PlanHeader:
@@ -82,9 +84,10 @@ def description_refusal(path: Path, sidecar: Sidecar) -> str | None:
         return header
     if header.backend != sidecar.backend:
         return f"the file is a plan of {_NAMES[header.backend]} and its description says {_NAMES[sidecar.backend]}"
-    if any(told % 256 != found for told, found in zip(_numbers(sidecar.version), header.version, strict=False)):
-        found = ".".join(map(str, header.version))
-        return f"the file was built with {_NAMES[header.backend]} {found} and its description says {sidecar.version}"
+    told = tuple(number % 256 for number in _numbers(sidecar.version))
+    if header.version and header.version[: len(told)] != told[:4]:
+        built = ".".join(map(str, header.version))
+        return f"the file was built with {_NAMES[header.backend]} {built} and its description says {sidecar.version}"
     return None
 
 
@@ -99,10 +102,8 @@ def _header_or_reason(path: Path) -> PlanHeader | str:
         return f"the file is cut off after {len(head)} bytes"
     if head[:4] not in _MAGIC:
         return f"the file starts with {head[:4]!r} and plans start with b'ftrt' (TensorRT) or b'vtrt' (TensorRT-RTX)"
-    layout = int.from_bytes(head[4:8], "little")
-    if layout:
-        return f"the file has layout {layout} and this splitmerge knows layout 0"
-    return PlanHeader(_MAGIC[head[:4]], (head[24], head[25], head[26], head[27]))
+    known_layout = not any(head[4:8])
+    return PlanHeader(_MAGIC[head[:4]], (head[24], head[25], head[26], head[27]) if known_layout else None)
 
 
 def _machine_problem(machine: Mapping[str, Any]) -> str | None:
