@@ -96,10 +96,11 @@ def _single(engine: Engine, feed: NDArray[Any], batches: int) -> Callable[[], ND
     context = engine.create_context()
 
     def run() -> NDArray[Any]:
-        engine.device.write(feeds[source.name], feed)
+        context.write(feeds[source.name], feed)
         context.enqueue(feeds, outputs)
+        result = context.read(outputs[target.name])
         context.synchronize()
-        first: NDArray[Any] = engine.device.read(outputs[target.name])[0]
+        first: NDArray[Any] = result[0]
         return first
 
     return run

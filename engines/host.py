@@ -1,5 +1,6 @@
 """The CPU as a device: buffers are NumPy arrays."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +38,14 @@ class HostDevice:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostBuffer:
         return HostBuffer(np.empty(shape, dtype))
 
-    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        if array.shape != buffer.shape or array.dtype != buffer.dtype:
-            raise ValueError(f"A buffer {buffer.dtype} {buffer.shape} was given {array.dtype} {array.shape}.")
-        np.copyto(host_array(buffer), array)
+    def thread(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
-    def read(self, buffer: Buffer) -> NDArray[Any]:
-        return host_array(buffer)
+    def free_bytes(self) -> int | None:
+        return None  # what else the machine runs may take it at any time
+
+    def close(self) -> None:
+        pass
 
 
 def host_array(buffer: Buffer) -> NDArray[Any]:

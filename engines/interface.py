@@ -1,18 +1,22 @@
 """What every backend gives: a device with buffers, an engine on it, and contexts that run the engine.
 
-    device = engine.device
-    frames = device.empty((1, 512, 1024, 3), np.dtype(np.uint8))
-    features = device.empty((16, 64, 128, 256), np.dtype(np.float32))
-    device.write(frames, array)
-    context.enqueue({"frames": frames}, {"features": features})
-    context.synchronize()
-    other_context.enqueue({"features": features.batches(3, 4)}, {"labels": labels})
+    with device.thread():
+        frames = device.empty((1, 512, 1024, 3), np.dtype(np.uint8))
+        features = device.empty((16, 64, 128, 256), np.dtype(np.float32))
+        context.write(frames, array)
+        context.enqueue({"frames": frames}, {"features": features})
+        context.synchronize()
+        other_context.enqueue({"features": features.batches(3, 4)}, {"labels": labels})
+        array = other_context.read(labels)
+        other_context.synchronize()
 
-The interface is a GPU's: buffers are made once and written in place, running is asynchronous on the context's own
-stream, and a buffer's split batches are handed on by address. On a CPU the same calls are views of NumPy memory.
+The interface is a GPU's: buffers are made once, a context writes, runs and reads on a stream of its own, in that order
+and later, and a buffer's split batches are handed on by address. On a CPU the same calls are done when they return,
+and buffers are views of NumPy memory.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,30 +49,43 @@ class Device(Protocol):
     def name(self) -> str:
         """What a person calls it, such as `cpu` or `cuda:0`."""
 
+    def thread(self) -> AbstractContextManager[None]:
+        """Make the device current in the calling thread. Everything on the device happens inside; it may be nested."""
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
-        """New memory with undefined contents."""
+        """New memory with undefined contents. Raises EngineError where there is not enough."""
 
-    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        """Copy an array of the buffer's shape and type into it; done when this returns."""
+    def free_bytes(self) -> int | None:
+        """Memory that is free now; None where nobody keeps an account of it."""
 
-    def read(self, buffer: Buffer) -> NDArray[Any]:
-        """The buffer's contents on the host, valid until the buffer is written again.
-
-        Synchronise first whatever writes it.
-        """
+    def close(self) -> None:
+        """Give back all buffers. Close its engines and contexts first."""
 
 
 class Context(Protocol):
-    """One independent execution of an engine. It is used by one thread at a time and runs one thing at a time."""
+    """One independent execution of an engine. It is used by one thread at a time and runs one thing at a time.
+
+    What the calls below start is done in their order. Until `synchronize` has returned, buffers and arrays that they
+    were given must stay as they are. Whatever the device refuses is an EngineError, here or at `synchronize`.
+    """
+
+    def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        """Run once and get ready to run the same again, faster. The feeds must have been written."""
+
+    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
+        """Copy an array of the buffer's shape and type into it. The array may be changed at once."""
 
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        """Start the engine on all its inputs, writing into `outputs`; both must stay alive until `synchronize`.
+        """Run the engine on all its inputs, writing into `outputs`."""
 
-        Allocates no inputs or outputs. Raises EngineError where the engine refuses the buffers.
-        """
+    def read(self, buffer: Buffer) -> NDArray[Any]:
+        """Copy the buffer to the host: an array that is valid from `synchronize` to the next call that reads."""
 
     def synchronize(self) -> None:
-        """Wait until everything enqueued is done. Raises EngineError where it failed."""
+        """Wait until everything is done."""
+
+    def close(self) -> None:
+        """Give back what the context holds. Closing twice does nothing."""
 
 
 class Engine(Protocol):
@@ -86,5 +103,12 @@ class Engine(Protocol):
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What it writes."""
 
+    @property
+    def context_bytes(self) -> int | None:
+        """The most activation memory that one context takes; None where nobody knows."""
+
     def create_context(self) -> Context:
         """A further context. All contexts share the engine's weights."""
+
+    def close(self) -> None:
+        """Give back the weights. Close its contexts first."""

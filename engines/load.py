@@ -1,15 +1,37 @@
 """Load an engine that `splitmerge build` made, or say in one sentence why not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from engines.backends import choose_backend
-from engines.interface import Engine
+from engines.backends import choose_backend, loaded_version
+from engines.cuda import CudaDevice
+from engines.host import HostDevice
+from engines.interface import Device, Engine
+from engines.machine import Gpu, ask_driver
 from engines.onnxruntime_engine import OnnxRuntimeEngine, refusal_here, threads_of_pool
-from engines.sidecar import SUFFIXES, Sidecar, build_command, engine_folder, read_sidecar, refusal
-from splitmerge.errors import EngineError
+from engines.plan import plan_refusal
+from engines.sidecar import SUFFIXES, Sidecar, build_command, engine_folder, engine_folders, read_sidecar, refusal
+from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
 
-__all__ = ["load_engine", "reason_invalid"]
+__all__ = ["load_engine", "open_device", "reason_invalid"]
+
+
+def open_device(backend: str, index: int = 0) -> Device:
+    """What engines of a backend run on: the CPU, or the GPU that CUDA calls `index`. Its owner closes it.
+
+    Raises InputError where there is no such device.
+    """
+    if SUFFIXES[backend] != ".plan":
+        if index:
+            raise InputError(f"{backend} runs on the CPU and knows no device {index}: leave --devices out.")
+        return HostDevice()
+    gpus, problems = ask_driver()
+    for gpu in gpus:
+        if gpu.index == index:
+            return CudaDevice(gpu)
+    have = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus) or f"none: {'; '.join(problems)}"
+    raise InputError(f"{backend} finds no GPU {index} here (there is {have}): choose --devices among those.")
 
 
 def load_engine(
@@ -19,36 +41,63 @@ def load_engine(
     precision: str = "fp32",
     threads: int | None = None,
     contexts: int = 1,
+    device: Device | None = None,
 ) -> Engine:
     """The engine of one part (`model`, `stem` or `trunk`), ready to create contexts.
 
-    `contexts` is how many will run at once; each has `threads` CPU threads, by default its share of the cores. The
-    sidecar is checked before the engine's file is handed to the backend. Raises EngineError where there is no engine,
-    or it is not for this package, this machine and this version.
+    `contexts` is how many will run at once; on a CPU each has `threads` threads, by default its share of the cores.
+    `device` is from `open_device`; one for the backend's first is opened where it is None. The sidecar is checked
+    before the engine's file is handed to the backend. Raises EngineError where there is no engine, or it is not for
+    this package, this machine and this version.
     """
     backend, _ = choose_backend(backend)
     if part not in package.parts(precision):
         raise EngineError(
             f"{package.folder} has no {precision} {part}: ask for one of {', '.join(package.parts(precision))}."
         )
-    if backend != "onnxruntime":
-        raise EngineError(
-            f"Engines for {backend} can be built but not run yet: run {package.folder} with --backend onnxruntime."
-        )
-    path = engine_folder(package, backend, precision) / (part + SUFFIXES[backend])
-    mend = build_command(package, backend, precision)
-    if not path.with_suffix(".json").is_file():
-        raise EngineError(f"{package.folder} has no {backend} engine of its {precision} {part}: make it with `{mend}`.")
-    reason = reason_invalid(path, read_sidecar(path), package, part, precision)
-    if reason:
-        raise EngineError(f"{path} cannot be used, {reason}: build it again with `{mend}`.")
+    device = device or open_device(backend)
+    path = _usable(package, part, backend, precision, device.gpu if isinstance(device, CudaDevice) else None)
+    if isinstance(device, CudaDevice):
+        from engines.tensorrt_engine import TensorRTEngine
+
+        return TensorRTEngine(path.read_bytes(), backend, device)
     pool = threads_of_pool(contexts, threads)
     return OnnxRuntimeEngine(path.read_bytes(), pool, shared_arena=part != "model")
 
 
-def reason_invalid(path: Path, sidecar: Sidecar, package: Package, part: str, precision: str) -> str | None:
-    """Why the engine file `path` cannot be used here; None where it can, as far as can be told without running it."""
+def reason_invalid(
+    path: Path, sidecar: Sidecar, package: Package, part: str, precision: str, gpu: Gpu | None = None
+) -> str | None:
+    """Why the engine file `path` cannot be used here; None where it can, as far as can be told without running it.
+
+    A plan is held against `gpu` where one is given.
+    """
     reason = refusal(path, sidecar, package, part, precision)
     if reason is None and path.suffix == SUFFIXES["onnxruntime"]:
         reason = refusal_here(sidecar)
+    if reason is None and gpu is not None:
+        reason = plan_refusal(path, sidecar, gpu, loaded_version(sidecar.backend))
     return reason
+
+
+def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu | None) -> Path:
+    """The engine's file, of the first folder whose engine can be used."""
+    capability, index = (gpu.capability, gpu.index) if gpu else (None, None)
+    mend = build_command(package, backend, precision, capability, index)
+    reasons = []
+    for path in _candidates(engine_folders(package, backend, precision, capability), part + SUFFIXES[backend]):
+        reason = reason_invalid(path, read_sidecar(path), package, part, precision, gpu)
+        if reason is None:
+            return path
+        reasons.append(f"{path} cannot be used, {reason}: build it again with `{mend}`.")
+    if reasons:
+        raise EngineError(reasons[0])
+    place = engine_folder(package, backend, precision, capability).name
+    raise EngineError(
+        f"{package.folder} has no {backend} engine of its {precision} {part} for this machine (in engines/{place}): "
+        f"make it with `{mend}`."
+    )
+
+
+def _candidates(folders: Sequence[Path], name: str) -> list[Path]:
+    return [folder / name for folder in folders if (folder / name).with_suffix(".json").is_file()]

@@ -24,8 +24,11 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from engines.compiler import Compiled
 from engines.host import HostDevice, host_array
@@ -43,11 +46,19 @@ _GROW_AS_REQUESTED = 1
 
 
 class OnnxRuntimeContext:
-    """One caller of the session. ONNX Runtime has no streams on a CPU: `enqueue` returns when the work is done."""
+    """One caller of the session. ONNX Runtime has no streams on a CPU: every call returns when its work is done."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._binding = session.io_binding()
+
+    def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        self.enqueue(feeds, outputs)
+
+    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
+        if array.shape != buffer.shape or array.dtype != buffer.dtype:
+            raise ValueError(f"A buffer {buffer.dtype} {buffer.shape} was given {array.dtype} {array.shape}.")
+        np.copyto(host_array(buffer), array)
 
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         for name, buffer in feeds.items():
@@ -61,7 +72,13 @@ class OnnxRuntimeContext:
         except Exception as error:  # its own errors share no base but Exception
             raise EngineError(f"ONNX Runtime could not run the engine: {_last_line(error)}") from error
 
+    def read(self, buffer: Buffer) -> NDArray[Any]:
+        return host_array(buffer)
+
     def synchronize(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -79,8 +96,15 @@ class OnnxRuntimeEngine:
         self.inputs = tuple(_tensor(value) for value in self._session.get_inputs())
         self.outputs = tuple(_tensor(value) for value in self._session.get_outputs())
 
+    @property
+    def context_bytes(self) -> int | None:
+        return None  # contexts share an arena, which grows as they need
+
     def create_context(self) -> OnnxRuntimeContext:
         return OnnxRuntimeContext(self._session)
+
+    def close(self) -> None:
+        pass
 
 
 def compile_onnxruntime(path: Path, graph: Graph, engine: Path) -> Compiled:

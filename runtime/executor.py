@@ -13,14 +13,19 @@ took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other
 """
 
 import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.load import load_engine
+from engines.backends import choose_backend
+from engines.interface import Device, Engine
+from engines.load import load_engine, open_device
+from runtime.lane import Labels, Lane
 from runtime.schedule import DEFAULT_CONTEXTS, chunks, split_batch_order
-from runtime.stream import FrameStats, Labels, Stream, Whole
+from runtime.stream import FrameStats, Stream, Whole
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import InputContract, Package
 
@@ -39,26 +44,67 @@ class Executor:
         precision: str = "fp32",
         order: str = "bayer",
         threads: int | None = None,
+        devices: Sequence[int] = (0,),
     ) -> None:
-        """`threads` is CPU threads per context, by default the cores shared out among the contexts.
+        """`contexts` are those of each device; `devices` GPUs by number, which share the split batches of every frame.
+        `threads` is CPU threads per context, by default the cores shared out among the contexts.
 
         Raises EngineError where an engine is missing or is not for this machine, InputError for options that cannot be.
         """
         if contexts < 1:
             raise InputError(f"{contexts} contexts cannot run anything: choose 1 or more.")
-        self.package = package
+        if len(set(devices)) < len(devices) or not devices:
+            named = ",".join(map(str, devices))
+            raise InputError(f"--devices {named or 'of no number'} cannot be: name each device once.")
+        self.package, self.chunk = package, chunk
+        self.backend, _ = choose_backend(backend)
         self.stats = FrameStats(0.0, 0.0, 0)
         self._lock = threading.Lock()
+        self._precision, self._threads = precision, threads
         self._run: Whole | Stream | None
-        cut, contract = package.manifest.cut, package.manifest.input
-        if cut is None:
-            self._run = Whole(load_engine(package, "model", backend, precision, threads), contract)
+        if package.manifest.cut is None:
+            self._run = self._whole(devices)
         else:
-            schedule = chunks(split_batch_order(order, cut.rows, cut.columns), chunk)
-            contexts = min(contexts, len(schedule))
-            stem = load_engine(package, "stem", backend, precision, threads and threads * contexts)
-            trunk = load_engine(package, "trunk", backend, precision, threads, contexts)
-            self._run = Stream(stem, trunk, contract, cut, schedule, contexts)
+            self._run = self._stream(devices, order, contexts)
+
+    def _whole(self, devices: Sequence[int]) -> Whole:
+        if len(devices) > 1:
+            raise InputError(
+                f"{self.package.folder} has no cut, so its frames cannot be shared out among {len(devices)} devices: "
+                "use --shard frames, or export it with a cut."
+            )
+        with ExitStack() as undo:
+            device = self._open(devices[0], undo)
+            whole = Whole(self._load("model", device, self._threads, 1), self.package.manifest.input)
+            undo.pop_all()
+        return whole
+
+    def _stream(self, devices: Sequence[int], order: str, contexts: int) -> Stream:
+        cut, contract = self.package.manifest.cut, self.package.manifest.input
+        assert cut is not None
+        schedule = chunks(split_batch_order(order, cut.rows, cut.columns), self.chunk)
+        contexts = min(contexts, len(schedule))
+        with ExitStack() as undo:
+            lanes = []
+            for index in devices:
+                device = self._open(index, undo)
+                stem = self._load("stem", device, self._threads and self._threads * contexts, 1)
+                trunk = self._load("trunk", device, self._threads, contexts)
+                lane = Lane(stem, trunk, contract, cut, schedule, contexts)
+                undo.callback(lane.close)
+                if self.backend != "onnxruntime":  # which has nothing to prepare
+                    lane.prepare(schedule)
+                lanes.append(lane)
+            undo.pop_all()
+        return Stream(lanes, contract, cut, schedule)
+
+    def _open(self, index: int, undo: ExitStack) -> Device:
+        device = open_device(self.backend, index)
+        undo.callback(device.close)
+        return device
+
+    def _load(self, part: str, device: Device, threads: int | None, contexts: int) -> Engine:
+        return load_engine(self.package, part, self.backend, self._precision, threads, contexts, device)
 
     def __enter__(self) -> "Executor":
         return self
@@ -71,6 +117,8 @@ class Executor:
     def close(self) -> None:
         """Give back engines and buffers. The executor cannot be used after that."""
         with self._lock:
+            if self._run is not None:
+                self._run.close()
             self._run = None
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> Labels:

@@ -1,7 +1,11 @@
-"""Stem and trunk with the buffers between them: one frame's split batches drained by several contexts.
+"""A frame's split batches, drained by the contexts of one device or several from one queue.
 
-Where a worker reads is a slice of the stem's output, in place; where it writes is its own pixels of the label map. So
-workers share nothing but the queue.
+Every device computes the stem of its own (its cost is small beside moving features between devices); then each context
+takes the next chunk when it is free, so that devices of unequal speed balance. Where a worker writes is its own pixels
+of the label map: workers share nothing but the queue.
+
+A device that fails is dropped for good. The chunks that it was at go back to the queue and are done elsewhere, so the
+frame is still complete; only when no device is left is the failure the frame's.
 """
 
 import threading
@@ -12,112 +16,140 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.interface import Buffer, Context, Device, Engine
+from engines.interface import Engine
+from runtime.lane import LABELS, Labels, Lane, Worker
 from splitmerge.errors import EngineError, SplitmergeError
-from splitmerge.package import Cut, InputContract, TensorInfo
+from splitmerge.package import Cut, InputContract
 
-__all__ = ["FrameStats", "Labels", "Stream", "Whole"]
+__all__ = ["FrameStats", "Stream", "Whole"]
 
-Labels = NDArray[np.uint8]
 _UINT8 = np.dtype(np.uint8)
-_LABELS = "labels"  # a graph exported with logits has them beside it, unused here
 
 
 @dataclass(frozen=True)
 class FrameStats:
-    """What one frame took. A package without a cut has no stem, and its whole graph counts as one split batch."""
+    """What one frame took. A package without a cut has no stem, and its whole graph counts as one split batch.
+
+    `stem_ms` is the slowest device's. `lost` says of each device that was dropped during this frame why.
+    """
 
     stem_ms: float
     trunk_ms: float
     split_batches: int
+    lost: tuple[str, ...] = ()
 
 
 class Whole:
     """The whole graph in one go, for packages without a cut."""
 
     def __init__(self, engine: Engine, contract: InputContract) -> None:
-        self._device, self._context = engine.device, engine.create_context()
-        (frames,) = engine.inputs
-        self._frame = self._device.empty((1, *contract.size, 3), _UINT8)
-        self._labels = self._device.empty((1, *contract.size), _UINT8)
-        self._feeds, self._outputs = {frames.name: self._frame}, {_LABELS: self._labels}
+        self._engine, self._device = engine, engine.device
+        with self._device.thread():
+            self._context = engine.create_context()
+            (frames,) = engine.inputs
+            self._frame = self._device.empty((1, *contract.size, 3), _UINT8)
+            self._labels = self._device.empty((1, *contract.size), _UINT8)
+            self._feeds, self._outputs = {frames.name: self._frame}, {LABELS: self._labels}
+            self._context.write(self._frame, np.zeros(self._frame.shape, np.uint8))
+            self._context.prepare(self._feeds, self._outputs)
+            self._context.synchronize()
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
         start = time.perf_counter()
-        self._device.write(self._frame, frame_bgr[None])
-        self._context.enqueue(self._feeds, self._outputs)
-        self._context.synchronize()
-        labels = self._device.read(self._labels)[0].copy()
-        return labels, FrameStats(0.0, _ms_since(start), 1)
+        with self._device.thread():
+            self._context.write(self._frame, frame_bgr[None])
+            self._context.enqueue(self._feeds, self._outputs)
+            labels = self._context.read(self._labels)
+            self._context.synchronize()
+        return labels[0].copy(), FrameStats(0.0, _ms_since(start), 1)
+
+    def close(self) -> None:
+        self._context.close()
+        self._engine.close()
+        self._device.close()
 
 
 class Stream:
-    """The stem once a frame, then its split batches. `schedule` is the chunks of split batches, in order.
+    """Lanes that work on the same frame. `schedule` is the chunks of split batches, in order."""
 
-    Buffers are made here, once: the frame, the stem's features of all split batches, and labels for one chunk per
-    context.
-    """
-
-    def __init__(
-        self, stem: Engine, trunk: Engine, contract: InputContract, cut: Cut, schedule: list[range], contexts: int
-    ) -> None:
-        _check_fit(stem, trunk)
-        self._cut, self._schedule, self._size = cut, schedule, contract.size
-        self._device, self._stem = stem.device, stem.create_context()
-        (frames,) = stem.inputs
-        self._frame = self._device.empty((1, *contract.size, 3), _UINT8)
-        self._feeds = {frames.name: self._frame}
-        self._features = {t.name: _empty(self._device, t, cut.batches) for t in stem.outputs}
-        longest = max(len(run) for run in schedule)
-        small = (longest, contract.padded_height // cut.rows, contract.padded_width // cut.columns)
-        self._workers = [
-            _Worker(trunk.create_context(), self._device, self._device.empty(small, _UINT8)) for _ in range(contexts)
-        ]
+    def __init__(self, lanes: list[Lane], contract: InputContract, cut: Cut, schedule: list[range]) -> None:
+        self._lanes, self._cut, self._schedule, self._size = lanes, cut, schedule, contract.size
         self._padded: Labels = np.empty((contract.padded_height, contract.padded_width), np.uint8)
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
         start = time.perf_counter()
-        self._device.write(self._frame, frame_bgr[None])
-        self._stem.enqueue(self._feeds, self._features)
-        self._stem.synchronize()
-        middle = time.perf_counter()
-        self._drain(deque(self._schedule))
+        job = _Job(frame_bgr, _Queue(self._schedule))
+        for lane in self._lanes:
+            lane.begin()
+        try:
+            self._run(job)
+        finally:
+            lost = self._drop(job.failed)
+        if not job.queue.done:
+            raise as_engine_error(next(iter(job.failed.values())))
         height, width = self._size
         labels = self._padded[:height, :width].copy()
-        return labels, FrameStats((middle - start) * 1e3, _ms_since(middle), self._cut.batches)
+        stem_ms = max((lane.stem_ms for lane in job.stems), default=0.0)
+        return labels, FrameStats(stem_ms, _ms_since(start) - stem_ms, self._cut.batches, lost)
 
-    def _drain(self, queue: deque[range]) -> None:
+    def close(self) -> None:
+        """Give back all that the lanes hold."""
+        while self._lanes:
+            self._lanes.pop().close()
+
+    def _run(self, job: "_Job") -> None:
         """Run all chunks. The calling thread is the first worker; the others' threads have ended when this returns."""
-        errors: list[Exception] = []
+        first, *others = [(lane, worker) for lane in self._lanes for worker in lane.workers]
         threads = [
-            threading.Thread(target=self._work, args=(worker, queue, errors), name=f"trunk-{i}", daemon=True)
-            for i, worker in enumerate(self._workers[1:], 1)
+            threading.Thread(target=self._work, args=(job, *pair), name=f"trunk-{i}", daemon=True)
+            for i, pair in enumerate(others, 1)
         ]
         try:
             for thread in threads:
                 thread.start()
-            self._work(self._workers[0], queue, errors)
+            self._work(job, *first)
             _join(threads)
         finally:  # on Ctrl-C the others end after the chunk they are at
-            queue.clear()
+            job.queue.stop()
+            for lane in self._lanes:
+                lane.abandon()
             _join(threads)
-        if errors:
-            raise _as_engine_error(errors[0])
+        if job.errors:
+            raise as_engine_error(job.errors[0])
 
-    def _work(self, worker: "_Worker", queue: deque[range], errors: list[Exception]) -> None:
-        while True:
-            try:
-                run = queue.popleft()
-            except IndexError:
+    def _work(self, job: "_Job", lane: Lane, worker: Worker) -> None:
+        try:
+            with lane.device.thread():
+                if worker is lane.workers[0]:
+                    started = time.perf_counter()
+                    lane.run_stem(job.frame)
+                    lane.stem_ms = _ms_since(started)
+                    job.stems.append(lane)
+                elif not lane.wait_for_stem():
+                    return
+                self._drain(job, lane, worker)
+        except Exception as error:
+            job.fail(lane, error)
+
+    def _drain(self, job: "_Job", lane: Lane, worker: Worker) -> None:
+        while lane not in job.failed:
+            run = job.queue.take()
+            if run is None:
                 return
             try:
-                self._place(run, worker.labels(self._features, run))
-            except Exception as error:
-                errors.append(error)
-                queue.clear()
+                labels = worker.labels(run)
+            except BaseException:
+                job.queue.give_back(run)
+                raise
+            try:
+                self._place(run, labels)
+            except Exception as error:  # the label map is common to all: no other device could do better
+                job.errors.append(error)
+                job.queue.stop()
                 return
+            job.queue.finish()
 
     def _place(self, run: range, labels: Labels) -> None:
         rows, columns = self._cut.rows, self._cut.columns
@@ -125,50 +157,81 @@ class Stream:
             row, column = divmod(index, columns)
             self._padded[row::rows, column::columns] = batch
 
-
-@dataclass(frozen=True)
-class _Worker:
-    """A context of the trunk and the buffer that its labels, uint8 [chunk,h,w], go to."""
-
-    context: Context
-    device: Device
-    buffer: Buffer
-
-    def labels(self, features: dict[str, Buffer], run: range) -> Labels:
-        """Labels uint8 [n,h,w] of the split batches `run`, valid until the next call."""
-        feeds = {name: buffer.batches(run.start, run.stop) for name, buffer in features.items()}
-        labels = self.buffer.batches(0, len(run))
-        self.context.enqueue(feeds, {_LABELS: labels})
-        self.context.synchronize()
-        return self.device.read(labels)
+    def _drop(self, failed: "dict[Lane, Exception]") -> tuple[str, ...]:
+        lost = []
+        for lane, error in failed.items():
+            if len(self._lanes) == 1:
+                break  # a single device is kept: its failure is the frame's, and the next frame may do
+            self._lanes.remove(lane)
+            lane.close()
+            lost.append(f"{lane.device.name} failed and was dropped: {error}")
+        return tuple(lost)
 
 
-def _check_fit(stem: Engine, trunk: Engine) -> None:
-    given = {t.name: (t.dtype, t.shape[1:]) for t in stem.outputs}
-    taken = {t.name: (t.dtype, t.shape[1:]) for t in trunk.inputs}
-    if given != taken:
-        raise EngineError(f"The stem gives {given} and the trunk takes {taken}: export and build the package again.")
+class _Queue:
+    """Chunks to be done. Empty is not done: what another device is at may come back."""
+
+    def __init__(self, schedule: list[range]) -> None:
+        self._left, self._at_work, self._stopped = deque(schedule), 0, False
+        self._changed = threading.Condition()
+
+    @property
+    def done(self) -> bool:
+        return not self._left and not self._at_work
+
+    def take(self) -> range | None:
+        """The next chunk, waiting while others' may come back; None where all are done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._left or not self._at_work)
+            if self._stopped or not self._left:
+                return None
+            self._at_work += 1
+            return self._left.popleft()
+
+    def finish(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
+
+    def give_back(self, run: range) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._left.appendleft(run)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
 
-def _empty(device: Device, tensor: TensorInfo, batches: int) -> Buffer:
-    fixed = [d for d in tensor.shape[1:] if d is not None]
-    if len(fixed) != len(tensor.shape) - 1:
-        raise EngineError(f"The stem's {tensor.name} has free dimensions {tensor.shape}: export it for one frame size.")
-    return device.empty((batches, *fixed), np.dtype(tensor.dtype))
+class _Job:
+    """One frame on its way. Its lists are filled by the workers."""
+
+    def __init__(self, frame: NDArray[np.uint8], queue: _Queue) -> None:
+        self.frame, self.queue = frame, queue
+        self.stems: list[Lane] = []
+        self.failed: dict[Lane, Exception] = {}
+        self.errors: list[Exception] = []
+
+    def fail(self, lane: Lane, error: Exception) -> None:
+        """The lane's device failed. Its other workers end after the chunk they are at."""
+        self.failed.setdefault(lane, error)
+
+
+def as_engine_error(error: Exception) -> SplitmergeError:
+    """The error itself, or an EngineError with its words."""
+    if isinstance(error, SplitmergeError):
+        return error
+    wrapped = EngineError(f"A split batch failed: {error or type(error).__name__}.")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _join(threads: list[threading.Thread]) -> None:
     for thread in threads:
         if thread.ident is not None:  # one that never started cannot be waited for
             thread.join()
-
-
-def _as_engine_error(error: Exception) -> SplitmergeError:
-    if isinstance(error, SplitmergeError):
-        return error
-    wrapped = EngineError(f"A split batch failed: {error or type(error).__name__}.")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def _ms_since(start: float) -> float:

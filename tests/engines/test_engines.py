@@ -1,6 +1,8 @@
 """What every backend must do, and what only ONNX Runtime does."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from small_package import make_package
 from engines.backends import BACKENDS, choose_backend, find_backends
 from engines.build import build_engines
 from engines.compiler import GpuOptions
-from engines.load import load_engine
+from engines.host import HostDevice, host_array
+from engines.interface import Buffer, Context, Engine
+from engines.load import load_engine, open_device
+from engines.machine import find_gpus
 from engines.onnxruntime_engine import cores, threads_of_pool
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
@@ -47,46 +52,65 @@ class TestEveryBackend:
         if not find_backends()[backend].runs:
             pytest.skip(f"{backend} cannot run engines on this machine")
 
-    def test_gives_the_graphs_results(self, backend: str, package: Package, features: np.ndarray) -> None:
-        engine = load_engine(package, "trunk", backend)
-        context = engine.create_context()
-        source, target = engine.device.empty(features.shape, FLOAT), engine.device.empty((16, 12, 18), UINT8)
-        engine.device.write(source, features)
-        context.enqueue({"features": source}, {"labels": target})
-        context.synchronize()
-        np.testing.assert_array_equal(engine.device.read(target), plain(package, "trunk", {"features": features}))
+    @pytest.fixture
+    def trunk(self, backend: str, package: Package, runs: None) -> Iterator[Engine]:
+        device = open_device(backend)
+        engine = load_engine(package, "trunk", backend, contexts=4, device=device)
+        with device.thread():
+            yield engine
+        engine.close()
+        device.close()
 
-    def test_describes_its_ends(self, backend: str, package: Package) -> None:
-        engine = load_engine(package, "trunk", backend)
+    def test_gives_the_graphs_results(self, trunk: Engine, package: Package, features: np.ndarray) -> None:
+        source, target = trunk.device.empty(features.shape, FLOAT), trunk.device.empty((16, 12, 18), UINT8)
+        with context_of(trunk) as context:
+            context.write(source, features)
+            context.enqueue({"features": source}, {"labels": target})
+            labels = result(context, target)
+        np.testing.assert_array_equal(labels, plain(package, "trunk", {"features": features}))
+
+    def test_describes_its_ends(self, trunk: Engine, package: Package) -> None:
         graph = package.parts("fp32")["trunk"]
-        assert engine.inputs == graph.inputs
-        assert engine.outputs == graph.outputs
+        assert trunk.inputs == graph.inputs
+        assert trunk.outputs == graph.outputs
 
-    def test_reads_a_slice_of_a_buffer_in_place(self, backend: str, package: Package, features: np.ndarray) -> None:
-        engine = load_engine(package, "trunk", backend)
-        context = engine.create_context()
-        source, target = engine.device.empty(features.shape, FLOAT), engine.device.empty((4, 12, 18), UINT8)
-        engine.device.write(source, features)
-        context.enqueue({"features": source.batches(5, 8)}, {"labels": target.batches(0, 3)})
-        context.synchronize()
-        expected = plain(package, "trunk", {"features": features})[5:8]
-        np.testing.assert_array_equal(engine.device.read(target)[:3], expected)
+    def test_reads_a_slice_of_a_buffer_in_place(self, trunk: Engine, package: Package, features: np.ndarray) -> None:
+        source, target = trunk.device.empty(features.shape, FLOAT), trunk.device.empty((4, 12, 18), UINT8)
+        with context_of(trunk) as context:
+            context.write(source, features)
+            context.enqueue({"features": source.batches(5, 8)}, {"labels": target.batches(0, 3)})
+            labels = result(context, target.batches(0, 3))
+        np.testing.assert_array_equal(labels, plain(package, "trunk", {"features": features})[5:8])
 
-    def test_contexts_are_independent(self, backend: str, package: Package, features: np.ndarray) -> None:
-        engine = load_engine(package, "trunk", backend, contexts=4)
+    def test_what_was_prepared_runs_the_same(self, trunk: Engine, package: Package, features: np.ndarray) -> None:
         expected = plain(package, "trunk", {"features": features})
-        source = engine.device.empty(features.shape, FLOAT)
-        engine.device.write(source, features)
-        wrong = []
+        source, target = trunk.device.empty(features.shape, FLOAT), trunk.device.empty((1, 12, 18), UINT8)
+        with context_of(trunk) as context:
+            context.write(source, np.zeros_like(features))
+            for i in range(3):
+                context.prepare({"features": source.batches(i, i + 1)}, {"labels": target})
+            context.write(source, features)
+            for i in range(4):  # the last was not prepared
+                context.enqueue({"features": source.batches(i, i + 1)}, {"labels": target})
+                np.testing.assert_array_equal(result(context, target)[0], expected[i])
+
+    def test_contexts_are_independent(self, trunk: Engine, package: Package, features: np.ndarray) -> None:
+        expected = plain(package, "trunk", {"features": features})
+        source = trunk.device.empty(features.shape, FLOAT)
+        with context_of(trunk) as first:
+            first.write(source, features)
+            first.synchronize()
+        wrong, done = [], []
 
         def work(index: int) -> None:
-            context, target = engine.create_context(), engine.device.empty((1, 12, 18), UINT8)
-            for turn in range(20):
-                i = (index * 5 + turn) % 16
-                context.enqueue({"features": source.batches(i, i + 1)}, {"labels": target})
-                context.synchronize()
-                if not np.array_equal(engine.device.read(target)[0], expected[i]):
-                    wrong.append((index, i))
+            with trunk.device.thread(), context_of(trunk) as context:
+                target = trunk.device.empty((1, 12, 18), UINT8)
+                for turn in range(20):
+                    i = (index * 5 + turn) % 16
+                    context.enqueue({"features": source.batches(i, i + 1)}, {"labels": target})
+                    if not np.array_equal(result(context, target)[0], expected[i]):
+                        wrong.append((index, i))
+            done.append(index)
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
         for thread in threads:
@@ -94,26 +118,39 @@ class TestEveryBackend:
         for thread in threads:
             thread.join()
         assert not wrong
+        assert len(done) == 4
 
-    def test_wrong_buffers_are_one_error(self, backend: str, package: Package) -> None:
-        engine = load_engine(package, "trunk", backend)
-        source, target = engine.device.empty((1, 3, 12, 18), FLOAT), engine.device.empty((1, 12, 18), UINT8)
-        engine.device.write(source, np.zeros(source.shape, np.float32))
-        with pytest.raises(EngineError):
-            context = engine.create_context()
-            context.enqueue({"features": source}, {"labels": target})
-            context.synchronize()
+    def test_wrong_buffers_are_one_error(self, trunk: Engine) -> None:
+        source, target = trunk.device.empty((1, 3, 12, 18), FLOAT), trunk.device.empty((1, 12, 18), UINT8)
+        with context_of(trunk) as context:
+            context.write(source, np.zeros(source.shape, np.float32))
+            with pytest.raises(EngineError):
+                context.enqueue({"features": source}, {"labels": target})
+                context.synchronize()
 
-    def test_writing_another_shape_is_refused(self, backend: str, package: Package) -> None:
-        device = load_engine(package, "trunk", backend).device
-        with pytest.raises(ValueError, match="was given"):
-            device.write(device.empty((2, 2), FLOAT), np.zeros((1, 2), np.float32))
+    def test_writing_another_shape_is_refused(self, trunk: Engine) -> None:
+        with context_of(trunk) as context, pytest.raises(ValueError, match="was given"):
+            context.write(trunk.device.empty((2, 2), FLOAT), np.zeros((1, 2), np.float32))
 
 
-def test_a_slice_is_the_same_memory(package: Package) -> None:
-    device = load_engine(package, "stem").device
-    buffer = device.empty((4, 3), FLOAT)
-    assert np.shares_memory(device.read(buffer), device.read(buffer.batches(1, 3)))
+@contextmanager
+def context_of(engine: Engine) -> Iterator[Context]:
+    context = engine.create_context()
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+def result(context: Context, buffer: Buffer) -> np.ndarray:
+    array = context.read(buffer)
+    context.synchronize()
+    return array.copy()
+
+
+def test_a_slice_is_the_same_memory() -> None:
+    buffer = HostDevice().empty((4, 3), FLOAT)
+    assert np.shares_memory(host_array(buffer), host_array(buffer.batches(1, 3)))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -121,9 +158,10 @@ def test_onnxruntime_gives_the_whole_graphs_labels(package: Package, threads: in
     frames = np.random.default_rng(0).integers(0, 256, (1, 45, 70, 3), np.uint8)
     engine = load_engine(package, "model", threads=threads)
     source, target = engine.device.empty(frames.shape, UINT8), engine.device.empty((1, 45, 70), UINT8)
-    engine.device.write(source, frames)
-    engine.create_context().enqueue({"frames": source}, {"labels": target})
-    np.testing.assert_array_equal(engine.device.read(target), plain(package, "model", {"frames": frames}))
+    context = engine.create_context()
+    context.write(source, frames)
+    context.enqueue({"frames": source}, {"labels": target})
+    np.testing.assert_array_equal(result(context, target), plain(package, "model", {"frames": frames}))
 
 
 def test_contexts_share_the_cores() -> None:
@@ -132,9 +170,10 @@ def test_contexts_share_the_cores() -> None:
     assert threads_of_pool(2, 4) == 7  # two callers and six more threads
 
 
-def test_a_gpu_engine_is_refused_in_words(package: Package) -> None:
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
+def test_a_gpu_engine_without_a_gpu_is_refused_in_words(package: Package) -> None:
     pytest.importorskip("tensorrt_rtx")
-    with pytest.raises(EngineError, match="can be built but not run yet"):
+    with pytest.raises(InputError, match="finds no GPU 0 here"):
         load_engine(package, "trunk", "tensorrt-rtx")
 
 
