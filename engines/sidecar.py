@@ -5,6 +5,7 @@
 <package>/engines/tensorrt-sm89-fp32/trunk.plan         and trunk.json
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -122,6 +123,9 @@ def refusal(engine: Path, sidecar: Sidecar, package: Package, part: str, precisi
     """
     if sidecar.format != FORMAT:
         return f"its description has format {sidecar.format} and this splitmerge reads {FORMAT}"
+    home = re.fullmatch(rf"(.+?)(-sm\d+)?-{re.escape(precision)}", engine.parent.name)
+    if home is None or home[1] != sidecar.backend:  # each backend is only ever handed what was built for it
+        return f"it is an engine for {sidecar.backend}, not for {home[1] if home else engine.parent.name}"
     if (sidecar.part, sidecar.precision) != (part, precision):
         return f"it is a {sidecar.precision} {sidecar.part} and a {precision} {part} is expected"
     graph = package.parts(precision).get(part)

@@ -74,8 +74,16 @@ def _tensor(tensor: "TensorInfo") -> str:
 def _engines(engines: "list[FoundEngine]") -> list[str]:
     if not engines:
         return ["engines   none: make them with `splitmerge build`"]
+    return [line for engine in engines for line in _engine(engine)]
+
+
+def _engine(engine: "FoundEngine") -> list[str]:
+    types = ", ".join(f"{count} {kind}" for kind, count in engine.convolutions.items())
+    about = f"{engine.size / 2**20:.1f} MiB, {engine.target}" + (f", convolutions: {types}" if types else "")
+    start = f"engine    {engine.path.parent.name}/{engine.path.name}, {about}: "
+    if len(engine.gpus) < 2:
+        return [start + engine.verdict]
     return [
-        f"engine    {engine.path.parent.name}/{engine.path.name}, {engine.size / 2**20:.1f} MiB, {engine.target}: "
-        + (f"cannot be used, {engine.problem}" if engine.problem else engine.verdict)
-        for engine in engines
+        f"{start}on {len(engine.gpus)} GPUs",
+        *(f"            {gpu}: {f'cannot be used, {why}' if why else 'valid'}" for gpu, why in engine.gpus.items()),
     ]

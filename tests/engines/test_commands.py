@@ -1,12 +1,18 @@
 """The verbs build, doctor and inspect."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import plans
 import pytest
 from small_package import make_package
 
+from engines import machine
 from engines.listing import list_engines
 from splitmerge.cli import main
 
@@ -41,15 +47,20 @@ def test_inspect_says_which_engine_is_damaged(tmp_path: Path, capsys: pytest.Cap
     assert "does not describe an engine" in text
 
 
-def test_plans_are_listed_with_their_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plans_are_listed_with_their_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(machine, "libcuda", lambda: None)
     folder = tmp_path / "p"
     make_package(folder)
     arguments = ["build", "--package", str(folder), "--backend", "tensorrt-rtx", "--compute-capability", "8.6", "8.9"]
     assert main(arguments) == 0
     assert "convolutions Float" in capsys.readouterr().out
     assert main(["inspect", str(folder)]) == 0
-    assert capsys.readouterr().out.count("cannot be run yet") == 4
+    text = capsys.readouterr().out
+    assert text.count("convolutions: 4 Float: made from this package, and there is no GPU here to run it") == 2
+    assert text.count("compute capability 8.6") == text.count("compute capability 8.9") == 2
 
 
 def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,12 +99,54 @@ def test_engines_that_are_still_being_built_are_not_listed(tmp_path: Path) -> No
     assert [engine.path.parent for engine in list_engines(package)] == [folder, folder]
 
 
-def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "libcuda", lambda: None)
     assert main(["doctor", "--json", str(tmp_path / "d.json")]) == 0
-    assert "--backend auto picks onnxruntime" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "no NVIDIA driver is installed" in text
+    assert "--backend auto picks onnxruntime (tensorrt: " in text
+    assert "CPUExecutionProvider" in text
+    assert re.search(r"opencv-python .* with(out)? FFmpeg, with(out)? GStreamer", text)
     found = json.loads((tmp_path / "d.json").read_text())
     assert found["auto"] == "onnxruntime"
+    assert found["gpus"] == []
     assert {backend["name"] for backend in found["backends"]} == {"onnxruntime", "tensorrt", "tensorrt-rtx"}
+    assert {"numpy", "opencv-python", "torch", "onnx", "pycuda", "polygraphy"} == set(found["packages"])
+
+
+def test_doctor_lists_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = "GPU 1 cannot be used: NVIDIA's driver answers cuDeviceGet with error 101"
+    monkeypatch.setattr(machine, "ask_driver", lambda: ([plans.RTX_4090], [problem]))
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "GPU 0  NVIDIA GeForce RTX 4090: compute capability 8.9, 128 multiprocessors, 24.0 GiB, driver for CUDA 13.0"
+    ) in text
+    assert problem in text
+
+
+def test_doctor_survives_a_broken_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert main(["doctor"]) == 0
+    assert "cannot be imported (import of cv2 halted" in capsys.readouterr().out
+
+
+def test_doctor_imports_no_tensorrt(tmp_path: Path) -> None:
+    """TensorRT 11.4 without a driver ends the process, so a module that does so when imported must do no harm."""
+    for name in ("tensorrt", "tensorrt_rtx", "pycuda"):
+        (tmp_path / f"{name}.py").write_text("import os\nos._exit(66)\n")
+    root = Path(__file__).parents[2]
+    script = "import sys; from splitmerge.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search("^tensorrt +unknown version", done.stdout, re.MULTILINE)
 
 
 def test_doctor_says_how_to_get_what_is_missing(
