@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backends import choose_backend
+from engines.backends import choose_backend_to_run
 from engines.interface import Device, Engine
 from engines.load import load_engine, open_device
 from runtime.lane import Labels, Lane
@@ -33,7 +33,14 @@ __all__ = ["Executor", "FrameStats"]
 
 
 class Executor:
-    """Runs a package's engines on frames. One frame at a time: calls from several threads wait for each other."""
+    """Runs a package's engines on frames. One frame at a time: calls from several threads wait for each other.
+
+    `contexts` are those of each device, at most one for each chunk of split batches; `backend` is what `auto` came to
+    and `why` says why.
+    """
+
+    parallel = 1
+    """Frames that it computes at the same time."""
 
     def __init__(
         self,
@@ -56,9 +63,8 @@ class Executor:
         if len(set(devices)) < len(devices) or not devices:
             named = ",".join(map(str, devices))
             raise InputError(f"--devices {named or 'of no number'} cannot be: name each device once.")
-        self.package, self.chunk = package, chunk
-        self.backend, _ = choose_backend(backend)
-        self.stats = FrameStats(0.0, 0.0, 0)
+        self.package, self.chunk, self.contexts, self.devices = package, chunk, contexts, tuple(devices)
+        self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
         self._lock = threading.Lock()
         self._precision, self._threads = precision, threads
         self._run: Whole | Stream | None
@@ -73,6 +79,7 @@ class Executor:
                 f"{self.package.folder} has no cut, so its frames cannot be shared out among {len(devices)} devices: "
                 "use --shard frames, or export it with a cut."
             )
+        self.contexts = 1
         with ExitStack() as undo:
             device = self._open(devices[0], undo)
             whole = Whole(self._load("model", device, self._threads, 1), self.package.manifest.input)
@@ -83,7 +90,7 @@ class Executor:
         cut, contract = self.package.manifest.cut, self.package.manifest.input
         assert cut is not None
         schedule = chunks(split_batch_order(order, cut.rows, cut.columns), self.chunk)
-        contexts = min(contexts, len(schedule))
+        self.contexts = contexts = min(contexts, len(schedule))
         with ExitStack() as undo:
             lanes = []
             for index in devices:
@@ -121,18 +128,38 @@ class Executor:
                 self._run.close()
             self._run = None
 
+    @property
+    def device_names(self) -> str:
+        """What the devices are called, for people."""
+        if self.backend == "onnxruntime":
+            return "cpu"
+        return ", ".join(f"cuda:{index}" for index in self.devices)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was chosen, for JSON."""
+        facts: dict[str, object] = {"backend": self.backend, "precision": self._precision}
+        return facts | {
+            "contexts": self.contexts,
+            "chunk": self.chunk,
+            "devices": list(self.devices),
+            "shard": "split-batches",
+        }
+
     def segment(self, frame_bgr: NDArray[np.uint8]) -> Labels:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red. The caller owns the array.
 
-        `stats` is this frame's afterwards. Raises InputError for a frame that is not what the package takes,
-        EngineError where an engine fails.
+        Raises InputError for a frame that is not what the package takes, EngineError where an engine fails.
         """
+        return self.measure(frame_bgr)[0]
+
+    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
+        """`segment`, and what it took."""
         _check_frame(frame_bgr, self.package.manifest.input)
         with self._lock:
             if self._run is None:
                 raise EngineError("This executor has been closed: make a new one.")
-            labels, self.stats = self._run.segment(frame_bgr)
-        return labels
+            return self._run.segment(frame_bgr)
 
 
 def _check_frame(frame: NDArray[np.uint8], contract: InputContract) -> None:

@@ -1,53 +1,85 @@
 """The options with which `run` and `compare` open a package's engines."""
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Union
 
 from runtime.schedule import DEFAULT_CONTEXTS
-from splitmerge.errors import InputError
 from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
     from runtime.executor import Executor
+    from runtime.shards import FrameShards
     from splitmerge.package import Package
 
-__all__ = ["add_engine_arguments", "engine_facts", "open_executor"]
+__all__ = ["add_engine_arguments", "open_executor"]
+
+AUTO = "auto"
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --backend, --precision, --contexts, --chunk and --devices."""
+    """Add --backend, --precision, --contexts, --chunk, --devices and --shard."""
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
     group.add_argument(
-        "--contexts", type=positive_integer, default=DEFAULT_CONTEXTS, help="executions of the trunk at the same time"
+        "--contexts",
+        type=_contexts,
+        default=DEFAULT_CONTEXTS,
+        metavar="N",
+        help=f"executions of the trunk at the same time on each device ({DEFAULT_CONTEXTS}), or auto: as many as fit "
+        "and measure faster",
     )
-    group.add_argument("--chunk", type=positive_integer, default=1, help="split batches in one execution")
-    group.add_argument("--devices", type=_devices, default=(0,), help="GPUs by number, as 0,1; unused on a CPU")
+    group.add_argument("--chunk", type=positive_integer, default=1, metavar="N", help="split batches in one execution")
+    group.add_argument(
+        "--devices", type=_devices, default=(0,), metavar="N,N", help="GPUs by number, as 0,1; unused on a CPU"
+    )
+    group.add_argument(
+        "--shard",
+        choices=("split-batches", "frames"),
+        default="split-batches",
+        help="what several devices share out: the split batches of each frame (low latency) or whole frames",
+    )
 
 
-def open_executor(package: "Package", arguments: argparse.Namespace) -> "Executor":
-    """The package's executor as `add_engine_arguments`' options ask for it."""
+def open_executor(package: "Package", arguments: argparse.Namespace) -> Union["Executor", "FrameShards"]:
+    """The package's executor as `add_engine_arguments`' options ask for it, or one for each device."""
+    from runtime.shards import FrameShards
+
+    if arguments.shard != "frames" or len(arguments.devices) == 1:
+        return _executor(package, arguments, arguments.devices)
+    with ExitStack() as undo:
+        executors = []
+        for device in arguments.devices:
+            executors.append(undo.enter_context(_executor(package, arguments, (device,))))
+        undo.pop_all()
+    return FrameShards(executors)
+
+
+def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[int, ...]) -> "Executor":
     from runtime.executor import Executor
+    from runtime.tuning import tune_contexts
 
-    if arguments.devices != (0,):
-        named = ",".join(map(str, arguments.devices))
-        raise InputError(f"--devices {named} names GPUs, and engines run on the CPU so far: leave the option out.")
-    return Executor(
-        package,
-        contexts=arguments.contexts,
-        chunk=arguments.chunk,
-        backend=arguments.backend,
-        precision=arguments.precision,
-    )
+    def make(contexts: int) -> Executor:
+        return Executor(
+            package,
+            contexts=contexts,
+            chunk=arguments.chunk,
+            backend=arguments.backend,
+            precision=arguments.precision,
+            devices=devices,
+        )
+
+    if arguments.contexts != AUTO:
+        return make(arguments.contexts)
+    tuned = tune_contexts(make)
+    print(f"contexts: {tuned}", file=sys.stderr)
+    return tuned.executor
 
 
-def engine_facts(arguments: argparse.Namespace) -> dict[str, object]:
-    """What the engine options came to, for JSON: `auto` is resolved to the backend that it means here."""
-    from engines.backends import choose_backend
-
-    facts = {name: getattr(arguments, name) for name in ("precision", "contexts", "chunk", "devices")}
-    return {"backend": choose_backend(arguments.backend)[0], **facts}
+def _contexts(text: str) -> int | str:
+    return AUTO if text == AUTO else positive_integer(text)
 
 
 def _devices(text: str) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from runtime.channel import Channel, Stopped
+from runtime.ordered import in_order
 from runtime.sinks import Result, Sink
 from runtime.sources import Source, SourceFrame
 from runtime.summary import Clock, Summary
@@ -40,10 +41,13 @@ class Segmenter(Protocol):
 
 
 class MeasuredSegmenter(Segmenter, Protocol):
-    """A segmenter that says of its last frame what was computed and how long it took: runtime.executor.Executor."""
+    """A segmenter that says what was computed and how long it took, and may be called by `parallel` threads at once:
+    runtime.executor.Executor and runtime.shards.FrameShards.
+    """
 
-    @property
-    def stats(self) -> "FrameStats": ...
+    parallel: int
+
+    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], "FrameStats"]: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class _Run:
     labelled: Channel[Result] = field(default_factory=lambda: Channel(DEPTH))
     clocks: tuple[Clock, Clock, Clock] = field(default_factory=lambda: (Clock(), Clock(), Clock()))
     errors: list[BaseException] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     def decode(self, limit: int | None) -> None:
         frames = itertools.islice(self.source, limit)
@@ -78,16 +83,18 @@ class _Run:
         self.decoded.close()
 
     def compute(self) -> None:
-        for item in self.decoded:
-            began = time.perf_counter()
-            labels = self.segmenter.segment(item.input_bgr)
-            took_ms = self.clocks[1].add(began)
-            latency_ms = 1000 * (time.perf_counter() - item.ready_at)
-            resized = self.source.size != self.size
-            self.labelled.put(
-                Result(item.frame, labels, latency_ms, took_ms, self.segmenter.stats, dropped_before=0, resized=resized)
-            )
+        for result in in_order(self.label, self.decoded, self.segmenter.parallel):
+            self.clocks[1].add_ms(result.compute_ms)
+            self.lost.extend(result.stats.lost)
+            self.labelled.put(result)
         self.labelled.close()
+
+    def label(self, item: _Decoded) -> Result:
+        began = time.perf_counter()
+        labels, stats = self.segmenter.measure(item.input_bgr)
+        now = time.perf_counter()
+        latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began)
+        return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=self.source.size != self.size)
 
     def encode(self) -> None:
         for result in self.labelled:
@@ -139,7 +146,8 @@ def run_pipeline(
         run = _Run(source, segmenter, sinks, size, bar)
         began = time.perf_counter()
         _run_stages(run, limit)
-        return Summary.of(source, size, run.clocks, run.waiting, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost)
 
 
 def _run_stages(run: _Run, limit: int | None) -> None:

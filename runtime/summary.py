@@ -1,6 +1,7 @@
 """What a run did and how long each stage took."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.sources import Source
@@ -15,11 +16,12 @@ class Clock:
     seconds: float = 0.0
     frames: int = 0
 
-    def add(self, began: float) -> float:
-        took = time.perf_counter() - began
-        self.seconds += took
+    def add(self, began: float) -> None:
+        self.add_ms(1000 * (time.perf_counter() - began))
+
+    def add_ms(self, milliseconds: float) -> None:
+        self.seconds += milliseconds / 1000
         self.frames += 1
-        return 1000 * took
 
     @property
     def mean_ms(self) -> float:
@@ -31,7 +33,8 @@ class Summary:
     """What a run did. Sizes are (height, width) in pixels, stage times means in milliseconds a frame.
 
     `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
-    that waited before the compute and the encode stage.
+    that waited before the compute and the encode stage, `parallel` the frames computed at the same time. `warnings`
+    tell of a source that was cut off and of devices that were dropped.
     """
 
     source: str
@@ -47,6 +50,7 @@ class Summary:
     resized: bool
     waiting: tuple[int, int]
     warnings: tuple[str, ...]
+    parallel: int = 1
 
     @classmethod
     def of(
@@ -56,10 +60,12 @@ class Summary:
         clocks: tuple[Clock, Clock, Clock],
         waiting: tuple[int, int],
         seconds: float,
+        parallel: int = 1,
+        lost: Sequence[str] = (),
     ) -> "Summary":
         """Of a run that has ended: `clocks` are those of decoding, computing and encoding."""
         decode, compute, encode = clocks
-        warnings = []
+        warnings = [f"{words} The others did its work." for words in lost]
         if source.missing_frames:
             warnings.append(
                 f"{source.name} promises {source.frame_count} frames and {encode.frames} could be decoded: "
@@ -79,9 +85,11 @@ class Summary:
             resized=source.size != engine_size,
             waiting=waiting,
             warnings=tuple(warnings),
+            parallel=parallel,
         )
 
     @property
     def slowest_stage(self) -> str:
         """The stage that sets the pace."""
-        return max(("decode", "compute", "encode"), key=lambda stage: float(getattr(self, f"{stage}_ms")))
+        paces = {"decode": self.decode_ms, "compute": self.compute_ms / self.parallel, "encode": self.encode_ms}
+        return max(paces, key=paces.__getitem__)

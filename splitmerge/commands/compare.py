@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.options import add_engine_arguments, engine_facts, open_executor
+from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError, VerificationError
 from splitmerge.files import check_outputs, new_file, write_json
 from splitmerge.options import positive_integer
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         _write_picture(arguments.picture, result.examples, classes)
     if arguments.json:
-        facts = engine_facts(arguments) | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
+        facts = executor.facts | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
         facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
         write_json(arguments.json, result.to_json() | facts)
     over = result.drop_points - arguments.max_iou_drop

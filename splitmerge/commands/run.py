@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.options import add_engine_arguments, engine_facts, open_executor
+from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.options import positive_integer
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from runtime.sources import Source
     from runtime.summary import Summary
     from splitmerge.labels import LabelClass
-    from splitmerge.package import Package
 
 HELP = "Segment a video or a folder of images, frame by frame."
 
@@ -52,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         stack.callback(source.close)
         files = (arguments.overlay, arguments.records, arguments.json)
         check_outputs(files, (arguments.masks, arguments.colour_masks), source.paths)
-        executor = stack.enter_context(open_executor(package, arguments))
+        executor = open_executor(package, arguments)
+        stack.enter_context(executor)
         sinks = _sinks(stack, arguments, source, package.manifest.classes)
         size = package.manifest.input.size
         summary = run_pipeline(source, executor, sinks, size, arguments.frames, progress=True)
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"splitmerge: {warning}", file=sys.stderr)
     print(_text(summary))
     if arguments.json:
-        write_json(arguments.json, _json(summary, package, arguments))
+        write_json(arguments.json, {"model": package.manifest.model, **executor.facts, **asdict(summary)})
     return InputError.exit_code if summary.missing_frames else 0
 
 
@@ -96,7 +96,3 @@ def _text(summary: "Summary") -> str:
             f"{summary.engine_size[1]}, and the labels were resized back by nearest neighbour"
         )
     return "\n".join(lines)
-
-
-def _json(summary: "Summary", package: "Package", arguments: argparse.Namespace) -> dict[str, object]:
-    return {"model": package.manifest.model, **engine_facts(arguments), **asdict(summary)}

@@ -62,13 +62,18 @@ class Threshold:
     def __init__(self, fail_at=None, error=None, seconds=0.0):
         self.fail_at, self.error, self.seconds = fail_at, error, seconds
         self.sizes = []
-        self.stats = FrameStats(0.25, 0.5, 16)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         return None
+
+    parallel = 1
+    facts = {"backend": "onnxruntime", "precision": "fp32", "contexts": 2, "chunk": 1, "devices": [0]}  # noqa: RUF012
+
+    def measure(self, frame_bgr):
+        return self.segment(frame_bgr), FrameStats(0.25, 0.5, 16)
 
     def segment(self, frame_bgr):
         if len(self.sizes) == self.fail_at:

@@ -142,6 +142,8 @@ def engine(network, monkeypatch):
     from runtime.reference import Reference
 
     class Engine(Reference):
+        facts = {"backend": "onnxruntime", "precision": "fp32"}  # noqa: RUF012
+
         def change(self, labels):
             return labels
 

@@ -1,0 +1,78 @@
+"""Whole frames spread over devices: each has an executor of its own and takes the next frame when it is free.
+
+More frames a second than sharing every frame's split batches, because no device waits for another; the price is that a
+frame takes as long as its device needs for all of it.
+"""
+
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.executor import Executor
+from runtime.lane import Labels
+from runtime.stream import FrameStats
+from splitmerge.errors import EngineError
+
+__all__ = ["FrameShards"]
+
+
+class FrameShards:
+    """Executors on different devices, used by as many threads as there are executors. Closes them.
+
+    A device that fails is dropped and its frame done again by another; the last one is kept.
+    """
+
+    def __init__(self, executors: Sequence[Executor]) -> None:
+        self.parallel = len(executors)
+        self._left = len(executors)
+        self._lock = threading.Lock()
+        self._all = list(executors)
+        self._idle: queue.SimpleQueue[Executor] = queue.SimpleQueue()
+        for executor in executors:
+            self._idle.put(executor)
+
+    def __enter__(self) -> "FrameShards":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for executor in self._all:
+            executor.close()
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was chosen, for JSON."""
+        devices = [device for executor in self._all for device in executor.devices]
+        return self._all[0].facts | {"devices": devices, "shard": "frames"}
+
+    def segment(self, frame_bgr: NDArray[np.uint8]) -> Labels:
+        """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red, as `Executor.segment`."""
+        return self.measure(frame_bgr)[0]
+
+    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
+        """`segment`, and what it took. Raises EngineError where the last device fails."""
+        lost: tuple[str, ...] = ()
+        while True:
+            executor = self._idle.get()
+            try:
+                labels, stats = executor.measure(frame_bgr)
+            except EngineError as error:
+                with self._lock:
+                    if self._left == 1:
+                        self._idle.put(executor)
+                        raise
+                    self._left -= 1
+                executor.close()
+                lost += (f"{executor.device_names} failed and was dropped: {error}",)
+                continue
+            except BaseException:
+                self._idle.put(executor)
+                raise
+            self._idle.put(executor)
+            return labels, replace(stats, lost=lost + stats.lost)
