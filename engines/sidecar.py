@@ -89,7 +89,7 @@ def build_command(
     command = f"splitmerge build --package {shlex.quote(str(package.folder))} --backend {backend}"
     if backend == "tensorrt-rtx" and capability:
         command += f" --compute-capability {capability}"
-    elif SUFFIXES[backend] == ".plan" and device:  # 0 is what build takes by itself
+    elif SUFFIXES[backend] == ".plan" and device:  # left out, build takes one GPU of each kind, and GPU 0 is among them
         command += f" --device {device}"
     return f"{command} --precision {precision}"
 
