@@ -1,9 +1,10 @@
 """One row of `benchmarks.streaming`, in a process of its own: peak memory and time of one way to run a package.
 
-    python -m benchmarks.streaming_row PACKAGE whole|whole-defaults|streamed|stem|trunk CONTEXTS FRAMES LABELS.npy
+    python -m benchmarks.streaming_row PACKAGE MODE CONTEXTS FRAMES LABELS.npy
 
-prints a JSON object. PyTorch is not imported. `whole-defaults` is the exported graph in a session without any option
-set. `stem` and `trunk` run these alone, the trunk on one split batch, to tell which of them sets the peak.
+prints a JSON object. PyTorch is not imported. MODE is `streamed`, or the whole graph as `whole` (as it is loaded),
+`whole-alike` (in an arena as stem and trunk have it) or `whole-defaults` (the exported graph in a session without any
+option set). `stem` and `trunk` run these alone, the trunk on one split batch, to tell which of them sets the peak.
 """
 
 import json
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 
 from engines.interface import Engine
 from engines.load import load_engine
+from engines.onnxruntime_engine import OnnxRuntimeEngine, threads_of_pool
+from engines.sidecar import engine_folder
 from runtime.executor import Executor
 from splitmerge.package import Package
 
 _STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
-LABELLING = ("whole", "whole-defaults", "streamed")
+LABELLING = ("whole", "whole-alike", "whole-defaults", "streamed")
 """Modes that give a whole label map."""
 
 
@@ -61,6 +64,11 @@ def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]
         return lambda: executor.segment(frame)
     if mode == "whole":
         return _single(load_engine(package, "model"), frame[None], 1)
+    if mode == "whole-alike":
+        path = engine_folder(package, "onnxruntime", "fp32") / "model.onnx"
+        return _single(
+            OnnxRuntimeEngine(path.read_bytes(), threads_of_pool(1, None), shared_arena=True), frame[None], 1
+        )
     if mode == "whole-defaults":
         return _defaults(package, frame)
     cut, contract = package.manifest.cut, package.manifest.input

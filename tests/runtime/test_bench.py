@@ -49,7 +49,7 @@ def test_every_row_of_a_small_network(tmp_path, capsys):
     path = tmp_path / "rows.json"
     assert main(["bench", "--sizes", "64x96", "--widths", "4", "--frames", "2", "--json", str(path)]) == 0
     rows = json.loads(path.read_text())["rows"]
-    modes = ["whole", "whole-defaults", "streamed", "streamed", "stem", "trunk"]
+    modes = ["whole", "whole-alike", "whole-defaults", "streamed", "streamed", "stem", "trunk"]
     assert [row["mode"] for row in rows] == modes
     assert all(row["agreement"] > 0.99 for row in rows[:4])
     assert "whole graph, ONNX Runtime's defaults" in capsys.readouterr().out
