@@ -6,14 +6,14 @@ TensorRT's libraries: the bindings are loaded against stand-ins that hold the mi
     pip download --no-deps --dest wheels tensorrt-cu12-bindings==10.3.0        # and the other versions, one by one
     python tests/members/collect.py wheel wheels/tensorrt_cu12_bindings-*.whl
     python tests/members/collect.py module tensorrt_rtx                        # pip install tensorrt-rtx-cu13
-    python tests/members/collect.py header /usr/local/cuda-13.0/include/cuda.h
+    python tests/members/collect.py header $CUDA_HOME/include/cuda.h
 
 pycuda is compiled from its sources (with setuptools, numpy, pytools, platformdirs and the CUDA toolkit), linked with a
 stand-in for the driver:
 
-    python tests/members/collect.py driver /usr/local/cuda-13.0/include/cuda.h stubs
+    python tests/members/collect.py driver $CUDA_HOME/include/cuda.h stubs
     pip download --no-deps --no-build-isolation --no-binary :all: pycuda==2026.1 && tar xf pycuda-2026.1.tar.gz
-    cd pycuda-2026.1 && python configure.py --cuda-root=/usr/local/cuda-13.0 --cudadrv-lib-dir=$PWD/../stubs \\
+    cd pycuda-2026.1 && python configure.py --cuda-root=$CUDA_HOME --cudadrv-lib-dir=$PWD/../stubs \\
         --no-cuda-enable-curand && python setup.py build_ext --inplace && cd ..
     LD_LIBRARY_PATH=stubs PYTHONPATH=pycuda-2026.1 python tests/members/collect.py module pycuda.driver
 
