@@ -1,9 +1,10 @@
 """Build a package's engines: each graph compiled for one backend, with a sidecar that says what it is valid for."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.backends import choose_backend
 from engines.compiler import Compiled, Compiler, GpuOptions
@@ -17,13 +18,14 @@ __all__ = ["BuiltEngine", "GpuOptions", "build_engines", "parts_to_build"]
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """One engine file as it was built."""
+    """One engine file as it was built. `build` is the sidecar's section: options, layers and the type of each."""
 
     part: str
     path: Path
     size: int
     seconds: float
     notes: str
+    build: Mapping[str, Any]
 
 
 def build_engines(
@@ -39,14 +41,11 @@ def build_engines(
     """
     backend, _ = choose_backend(backend)
     options = options or GpuOptions()
-    if backend == "onnxruntime" and options.capability:
-        raise InputError(
-            f"Compute capability {options.capability} is a GPU's and {backend} runs on the CPU: leave it out, or build "
-            "with --backend tensorrt-rtx."
-        )
+    if backend == "onnxruntime":
+        _refuse_gpu_options(options)
     wanted = parts or parts_to_build(package, precision)
-    compiler = _compiler(backend, options)
-    folder = engine_folder(package, backend, precision, options.capability)
+    compiler, capability = _compiler(package, backend, precision, options)
+    folder = engine_folder(package, backend, precision, capability)
     built = []
     with new_folder(folder) as temporary:
         for part in wanted:
@@ -54,7 +53,8 @@ def build_engines(
             seconds, compiled = _compile(package, package.parts(precision)[part], engine, compiler)
             write_sidecar(engine, _sidecar(package, backend, precision, part, engine, compiled, seconds))
             size = engine.stat().st_size
-            built.append(BuiltEngine(part, folder / engine.name, size, seconds, compiled.notes))
+            place = folder / engine.name
+            built.append(BuiltEngine(part, place, size, seconds, compiled.notes, compiled.build))
     return built
 
 
@@ -67,14 +67,33 @@ def parts_to_build(package: Package, precision: str) -> list[str]:
     return wanted
 
 
-def _compiler(backend: str, options: GpuOptions) -> Compiler:
+def _refuse_gpu_options(options: GpuOptions) -> None:
+    """Options that change what is built; the numbers of split batches have no meaning on a CPU and do no harm."""
+    for name in (
+        "capability",
+        "device",
+        "optimization_level",
+        "timing_cache",
+        "hardware_compatibility",
+        "version_compatible",
+    ):
+        if getattr(options, name) != getattr(GpuOptions(), name):
+            raise InputError(
+                f"The {name.replace('_', ' ')} {getattr(options, name)} is of plans for GPUs and onnxruntime runs on "
+                "the CPU: leave it out, or build with --backend tensorrt or tensorrt-rtx."
+            )
+
+
+def _compiler(package: Package, backend: str, precision: str, options: GpuOptions) -> tuple[Compiler, str | None]:
+    """What compiles, and the compute capability that it compiles for; None on a CPU."""
     if backend == "onnxruntime":
         from engines.onnxruntime_engine import compile_onnxruntime
 
-        return compile_onnxruntime
+        return compile_onnxruntime, None
     from engines.tensorrt_builder import TensorRTCompiler
 
-    return TensorRTCompiler(backend, options)
+    compiler = TensorRTCompiler(backend, options, precision, package.engines_folder / "timing")
+    return compiler, compiler.capability
 
 
 def _compile(package: Package, graph: Graph, engine: Path, compiler: Compiler) -> tuple[float, Compiled]:

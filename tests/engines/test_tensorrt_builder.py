@@ -11,8 +11,9 @@ from small_package import make_package
 
 from engines.build import build_engines
 from engines.compiler import GpuOptions
-from engines.layer_dump import Layer, convolution_types, layers_from_log
 from engines.machine import find_gpus
+from engines.plan import description_refusal
+from engines.sidecar import read_sidecar
 from engines.tensorrt_builder import TensorRTCompiler
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Graph, Package, TensorInfo
@@ -32,7 +33,7 @@ def details(path: Path) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
+@pytest.mark.parametrize("capability", ["7.5", "8.6", "8.9", "12.0"])
 def test_every_part_builds_as_float(package: Package, capability: str) -> None:
     built = build_engines(package, RTX, "fp32", GpuOptions(capability), PARTS)
     assert [engine.part for engine in built] == PARTS
@@ -43,7 +44,59 @@ def test_every_part_builds_as_float(package: Package, capability: str) -> None:
         assert found["build"]["convolutions"] == {"Float": convolutions}
         assert found["build"]["network_flags"] == ["STRONGLY_TYPED"]
         assert "TF32" not in str(found["build"]["flags"])
+        assert found["build"]["convolution_types"].keys() == convolutions_of(package, engine.part)
+        assert json.loads(json.dumps(engine.build["layers"])) == found["build"]["layers"]
+        assert len(found["build"]["layers"]) >= convolutions
         assert found["machine"]["capability"] == capability
+        assert description_refusal(engine.path, read_sidecar(engine.path)) is None
+
+
+def convolutions_of(package: Package, part: str) -> set[str]:
+    """What the ONNX file itself says."""
+    graph = onnx.load(package.folder / f"{part}.onnx").graph
+    return {node.name for node in graph.node if node.op_type == "Conv"}
+
+
+def test_the_sidecar_says_how_it_was_built(package: Package) -> None:
+    options = GpuOptions("8.9", min_batches=2, opt_batches=3, max_batches=5, optimization_level=1)
+    (engine,) = build_engines(package, RTX, options=options, parts=["trunk"])
+    build = details(engine.path)["build"]
+    features = {"min": [2, 4, 12, 18], "opt": [3, 4, 12, 18], "max": [5, 4, 12, 18]}
+    assert build["profiles"] == {"features": features}
+    assert build["optimization_level"] == 1
+    assert [(tensor["name"], tensor["dtype"], tensor["shape"]) for tensor in build["io"]] == [
+        ("features", "FLOAT", [-1, 4, 12, 18]),
+        ("labels", "UINT8", [-1, 12, 18]),
+    ]
+    assert build["timing_cache_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (GpuOptions("8.9", hardware_compatibility="ampere-plus"), "ampere-plus compatible: give .* none"),
+        (GpuOptions("8.9", hardware_compatibility="same-compute-capability"), "same-compute-capability compatible"),
+        (GpuOptions("8.9", version_compatible=True), "leave out --version-compatible"),
+        (GpuOptions("8.9", optimization_level=9), "has no optimisation level 9: give --optimization-level 0 to 5"),
+        (GpuOptions("8.9", timing_cache=Path("t.cache")), "measures nothing .* leave out --timing-cache t.cache"),
+        (GpuOptions("8.9", hardware_compatibility="all"), "is none of none, ampere-plus, same-compute-capability"),
+        (GpuOptions("8.9", precision_constraints="none"), "is none of obey, prefer"),
+    ],
+)
+def test_what_tensorrt_rtx_cannot_do_is_refused(package: Package, options: GpuOptions, words: str) -> None:
+    before = sorted(package.engines_folder.rglob("*"))
+    with pytest.raises((EngineError, InputError), match=words) as caught:
+        build_engines(package, RTX, options=options)
+    assert "\n" not in str(caught.value)
+    assert sorted(package.engines_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "options", [GpuOptions(optimization_level=5), GpuOptions(device=1), GpuOptions(version_compatible=True)]
+)
+def test_a_cpu_takes_no_options_of_gpus(package: Package, options: GpuOptions) -> None:
+    with pytest.raises(InputError, match="onnxruntime runs on the CPU: leave it out"):
+        build_engines(package, "onnxruntime", options=options)
 
 
 def test_the_same_build_gives_the_same_plan(package: Package) -> None:
@@ -108,24 +161,3 @@ def test_shapes_that_do_not_fit_the_graph_are_refused(package: Package, tmp_path
     with pytest.raises(EngineError, match=r"trunk\.onnx"):
         TensorRTCompiler(RTX, GpuOptions("8.9"))(package.folder / "trunk.onnx", wrong, tmp_path / "trunk.plan")
     assert not (tmp_path / "trunk.plan").exists()
-
-
-DUMP = (
-    "Layers:\n"
-    "Name: conv_a, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [-1,4,8,8], Datatype: Int8 }], "
-    "Constants: [ { Name: w, Dimensions: [4,4,3,3], Datatype: Half }], Outputs: [ { Name: y, Dimensions: [-1,4,8,8], "
-    "Datatype: Float }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: conv_a][ONNX Layer: relu]\n"
-    "Name: wait, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, Metadata: \n"
-    "Name: join, LayerType: kgen, Inputs: [ { Name: y, Dimensions: [-1,4], Datatype: Half }, { Datatype: Float }], "
-    "Outputs: [], TacticName: , StreamId: 0, Metadata: \n"
-)
-
-
-def test_the_layer_dump_is_read() -> None:
-    layers = layers_from_log(["something else", DUMP])
-    assert layers == [
-        Layer("conv_a", "correlation", ("Int8",), ("Float",), ("conv_a", "relu")),
-        Layer("wait", "wait", (), (), ()),
-        Layer("join", "kgen", ("Half", "Float"), (), ()),
-    ]
-    assert convolution_types(layers, ["conv_a", "conv_b"]) == {"Int8": 1, "unknown": 1}
