@@ -17,6 +17,7 @@ first.
 pycuda releases the interpreter's lock while it copies and waits, and has no graphs: those are in engines.cuda_graphs.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.cuda_graphs import CaptureError
 from engines.interface import Buffer
 from engines.machine import Gpu
 from splitmerge.errors import EngineError
 
-__all__ = ["CudaBuffer", "CudaDevice", "CudaStream", "cuda_buffer"]
+__all__ = ["CudaBuffer", "CudaDevice", "CudaStream", "cuda_buffer", "freeing"]
+
+log = logging.getLogger(__name__)
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for the default stream, which others in the process may use."""
@@ -81,6 +85,11 @@ class CudaStream:
         """Copy from the device into a page-locked array."""
         with _said(f"copy from {self._device}"):
             self._cuda.memcpy_dtoh_async(pinned, buffer.address, self._stream)
+
+    def copy(self, target: CudaBuffer, source: CudaBuffer) -> None:
+        """Copy on the device."""
+        with _said(f"copy on {self._device}"):
+            self._cuda.memcpy_dtod_async(target.address, source.address, source.nbytes, self._stream)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -151,9 +160,8 @@ class CudaDevice:
 
     def release(self, address: int) -> None:
         """Free what lies at `address`. Nothing may be using it."""
-        free = self._held.pop(address)
         with _said(f"free memory of {self.name}"):
-            free()
+            self._held.pop(address)()
 
     def stream(self) -> CudaStream:
         """A new stream, which its owner frees."""
@@ -168,13 +176,25 @@ class CudaDevice:
         if self._closed:
             return
         self._closed = True
+        with freeing(self):
+            for address in reversed(list(self._held)):
+                self.release(address)
+        self._held.clear()
         with _said(f"close {self.name}"):
             self._context.push()
-            try:
-                for address in reversed(list(self._held)):
-                    self._held.pop(address)()
-            finally:
-                self._context.detach()  # also takes it off this thread's stack
+            self._context.detach()  # also takes it off this thread's stack
+
+
+@contextmanager
+def freeing(device: CudaDevice) -> Iterator[None]:
+    """Make the device current to free what is on it. A device that failed lets nothing be freed any more, until the
+    process ends: that is logged and is no error.
+    """
+    try:
+        with device.thread():
+            yield
+    except (EngineError, CaptureError) as error:
+        log.info("%s: not all could be freed: %s", device.name, error)
 
 
 def cuda_buffer(buffer: Buffer, device: CudaDevice) -> CudaBuffer:
@@ -187,7 +207,7 @@ def cuda_buffer(buffer: Buffer, device: CudaDevice) -> CudaBuffer:
 
 @contextmanager
 def _said(what: str) -> Iterator[None]:
-    """pycuda's errors as EngineErrors. Whatever it raises counts: its errors share no base that it exports."""
+    """pycuda's errors as EngineErrors: its own classes, MemoryError of host memory, and what its wrapper raises."""
     try:
         yield
     except EngineError:

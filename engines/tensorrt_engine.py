@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cuda import CudaBuffer, CudaDevice, cuda_buffer
+from engines.cuda import CudaBuffer, CudaDevice, CudaStream, cuda_buffer, freeing
 from engines.cuda_graphs import CaptureError, CudaGraph, capture
 from engines.interface import Buffer
 from engines.tensorrt_log import recorder
@@ -62,16 +62,18 @@ class TensorRTEngine:
 
     def create_context(self) -> "TensorRTContext":
         with self.device.thread():
-            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._engine.create_execution_context(strategy)
+            stream = self.device.stream()  # first: nothing that fails may leave a context behind
+            context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             if context is None:
+                stream.free()
                 raise EngineError(f"{self.device.name} has no room for another context{self._log.last_error()}.")
-            return TensorRTContext(context, self.device, self.inputs, self._log)
+            return TensorRTContext(context, stream, self.device, self.inputs, self._log)
 
     def close(self) -> None:
-        with self.device.thread():
+        with freeing(self.device):
             self._engine = None
             self._runtime = None
+        self._engine = self._runtime = None
 
     def _tensor(self, index: int) -> tuple[TensorInfo, bool]:
         trt, engine = self._trt, self._engine
@@ -84,12 +86,14 @@ class TensorRTEngine:
 class TensorRTContext:
     """One execution context and what belongs to it. Made by `TensorRTEngine.create_context`."""
 
-    def __init__(self, context: Any, device: CudaDevice, inputs: tuple[TensorInfo, ...], logger: Any) -> None:
-        self._context, self._device, self._log = context, device, logger
+    def __init__(
+        self, context: Any, stream: CudaStream, device: CudaDevice, inputs: tuple[TensorInfo, ...], logger: Any
+    ) -> None:
+        self._context, self._stream, self._device, self._log = context, stream, device, logger
         self._dynamic = {tensor.name for tensor in inputs if None in tensor.shape}
-        self._stream = device.stream()
         self._graphs: dict[_Key, CudaGraph] = {}
         self._staging: dict[int, NDArray[Any]] = {}
+        self._scratch: dict[str, CudaBuffer] = {}
         self._memory = self._memory_size = 0
         self._captures = True
 
@@ -144,28 +148,52 @@ class TensorRTContext:
     def close(self) -> None:
         if self._context is None:
             return
-        with self._device.thread():
-            while self._graphs:
-                self._graphs.popitem()[1].free()
+        with freeing(self._device):
+            with freeing(self._device):
+                self._stream.synchronize()  # what still runs must not lose its memory
+            self._forget_graphs()
             self._context = None
             self._stream.free()
-            for array in self._staging.values():
-                self._device.release(array.ctypes.data)
-            self._staging.clear()
-            if self._memory:
-                self._device.release(self._memory)
+            for address in self._owned():
+                self._device.release(address)
+        self._context = None
 
-    def _bound(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> tuple[_Key, dict[str, CudaBuffer]]:
-        buffers = {name: cuda_buffer(buffer, self._device) for name, buffer in (*feeds.items(), *outputs.items())}
+    def _forget_graphs(self) -> None:
+        while self._graphs:
+            self._graphs.popitem()[1].free()
+
+    def _owned(self) -> list[int]:
+        """Addresses of all memory that is this context's alone."""
+        staging = [array.ctypes.data for array in self._staging.values()]
+        scratch = [buffer.address for buffer in self._scratch.values()]
+        return staging + scratch + ([self._memory] if self._memory else [])
+
+    def _bound(
+        self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
+    ) -> tuple[_Key, dict[str, CudaBuffer]]:
+        buffers = {name: self._aligned(name, cuda_buffer(buffer, self._device)) for name, buffer in feeds.items()}
+        buffers |= {name: cuda_buffer(buffer, self._device) for name, buffer in outputs.items()}
         return tuple((name, buffer.address, buffer.shape) for name, buffer in buffers.items()), buffers
+
+    def _aligned(self, name: str, buffer: CudaBuffer) -> CudaBuffer:
+        """The buffer itself, or a copy of it where it begins at an address that TensorRT does not take.
+
+        Only narrow networks on odd sizes need the copy: 64 channels of float32 are aligned whatever their size.
+        """
+        if buffer.address % _ALIGNMENT == 0:
+            return buffer
+        scratch = self._scratch.get(name)
+        if scratch is None or scratch.nbytes < buffer.nbytes:
+            if scratch is not None:
+                self._stream.synchronize()
+                self._device.release(scratch.address)
+            scratch = self._scratch[name] = self._device.empty(buffer.shape, buffer.dtype)
+        target = CudaBuffer(scratch.address, buffer.shape, buffer.dtype, buffer.device)
+        self._stream.copy(target, buffer)
+        return target
 
     def _start(self, buffers: Mapping[str, CudaBuffer], inputs: set[str]) -> None:
         for name, buffer in buffers.items():
-            if buffer.address % _ALIGNMENT:
-                raise EngineError(
-                    f"TensorRT wants {name} at a multiple of {_ALIGNMENT} bytes, and this split batch begins at "
-                    f"{buffer.address % _ALIGNMENT} beyond one: export for a frame size that is a larger power of two."
-                )
             if name in self._dynamic and name in inputs and not self._context.set_input_shape(name, buffer.shape):
                 raise self._error(f"takes no {name} of {buffer.shape}")
             if not self._context.set_tensor_address(name, buffer.address):
@@ -177,13 +205,23 @@ class TensorRTContext:
         """Activation memory for the shapes that are set; it only ever grows."""
         needed = int(self._context.update_device_memory_size_for_shapes())
         if needed > self._memory_size or not self._memory:
-            while self._graphs:  # they hold the old memory's addresses
-                self._graphs.popitem()[1].free()
             if self._memory:
                 self._stream.synchronize()
+                self._forget_graphs()  # they hold the old memory's address
                 self._device.release(self._memory)
-            self._memory, self._memory_size = self._device.allocate(needed), needed
+            self._memory = self._memory_size = 0
+            self._memory, self._memory_size = self._room_for(needed), needed
         self._context.set_device_memory(self._memory, self._memory_size)
+
+    def _room_for(self, size: int) -> int:
+        try:
+            return self._device.allocate(size)
+        except EngineError:
+            free = self._device.free_bytes()
+            raise EngineError(
+                f"A context of {size / 2**20:.2f} MiB does not fit {self._device.name}, which has {free / 2**20:.2f} MiB "
+                "left: give fewer --contexts or a smaller --chunk."
+            ) from None
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):

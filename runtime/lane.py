@@ -38,7 +38,11 @@ class Worker:
         return labels
 
     def prepare(self, run: range) -> None:
-        self.context.prepare(*self._bound(run))
+        """Run them once, so that nothing has to be made when they are run again."""
+        feeds, outputs = self._bound(run)
+        self.context.prepare(feeds, outputs)
+        self.context.read(outputs[LABELS])
+        self.context.synchronize()
 
     def _bound(self, run: range) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
         feeds = {name: buffer.batches(run.start, run.stop) for name, buffer in self.features.items()}
@@ -71,8 +75,7 @@ class Lane:
                 self._feeds = {frames.name: self._frame}
                 self._features = {t.name: _empty(self.device, t, cut.batches) for t in stem.outputs}
                 self._stem = self._context_of(stem)
-                for made in range(contexts):
-                    _check_room(self.device, trunk, contexts, made)
+                for _ in range(contexts):
                     labels = self.device.empty(small, _UINT8)
                     self.workers.append(Worker(self._context_of(trunk), labels, self._features))
         except BaseException:
@@ -90,7 +93,6 @@ class Lane:
             for worker in self.workers:
                 for run in sorted(schedule, key=len, reverse=True):
                     worker.prepare(run)
-                worker.context.synchronize()
 
     def begin(self) -> None:
         """A new frame: workers wait for its stem."""
@@ -130,7 +132,7 @@ class Lane:
             try:
                 step()
             except EngineError as error:
-                log.warning("%s", error)
+                log.info("%s", error)
 
     def _context_of(self, engine: Engine) -> Context:
         context = engine.create_context()
@@ -143,15 +145,6 @@ def _check_fit(stem: Engine, trunk: Engine) -> None:
     taken = {t.name: (t.dtype, t.shape[1:]) for t in trunk.inputs}
     if given != taken:
         raise EngineError(f"The stem gives {given} and the trunk takes {taken}: export and build the package again.")
-
-
-def _check_room(device: Device, trunk: Engine, contexts: int, made: int) -> None:
-    free, needed = device.free_bytes(), trunk.context_bytes
-    if free is not None and needed is not None and needed > free:
-        raise EngineError(
-            f"{contexts} contexts of {needed / 2**20:.0f} MiB each do not fit {device.name}, which has "
-            f"{free / 2**20:.0f} MiB left after {made}: give fewer --contexts, or build for fewer --max-batches."
-        )
 
 
 def _empty(device: Device, tensor: TensorInfo, batches: int) -> Buffer:
