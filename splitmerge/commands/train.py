@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stride", type=int, default=16, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
     )
-    parser.add_argument("--steps", type=int, default=16_000, help="optimiser steps in all")
+    parser.add_argument("--steps", type=int, default=28_000, help="optimiser steps in all")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--weight-decay", type=float, default=1e-4, help="decay of the convolutions' weights")
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and shrink offsets")
