@@ -218,6 +218,8 @@ class TensorRTContext:
             return self._device.allocate(size)
         except EngineError:
             free = self._device.free_bytes()
+            if free >= size:
+                raise
             raise EngineError(
                 f"A context of {size / 2**20:.2f} MiB does not fit {self._device.name}, which has {free / 2**20:.2f} MiB "
                 "left: give fewer --contexts or a smaller --chunk."
