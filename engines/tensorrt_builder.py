@@ -9,7 +9,7 @@ import importlib
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -70,49 +70,60 @@ class TensorRTCompiler:
         Raises EngineError where TensorRT refuses, or computes in another precision than the graph asks for.
         """
         progress = BuildProgress(f"{engine.stem} for {self.capability}")
-        return progress.run(lambda: self._compile(path, graph, engine, progress))
+
+        def build() -> Compiled:
+            with current_device(self._gpu):
+                return self._compile(path, graph, engine, progress)
+
+        return progress.run(build)
 
     def _compile(self, path: Path, graph: Graph, engine: Path, progress: BuildProgress) -> Compiled:
         trt, log = self._trt, recorder(self._trt)
-        with current_device(self._gpu):
-            builder = trt.Builder(log)
-            if builder is None:
-                raise EngineError(f"{self._backend} gives no builder here{log.last_error()}.")
-            network = parse_network(trt, builder, path, log)
-            config = make_config(trt, self._backend, builder, graph, self._options, log)
-            notes = _use_cache(config, self._cache)
-            progress.attach(trt, config)
-            plan = builder.build_serialized_network(network, config)
-            if plan is None:
-                raise EngineError(f"{self._backend} {trt.__version__} cannot build {path}{log.last_error()}.")
-            layers, asked = self._layers(plan, log), asked_types(trt, network)
-            found = types_of_convolutions(layers, asked)
-            # a stem is a layer or two, which may all have been kept in a higher precision
-            precision = self._precision if engine.stem != "stem" or self._precision == "fp32" else None
-            notes += check_types(path.name, precision, asked, found, self._options.precision_constraints)
-            engine.write_bytes(memoryview(plan))
-            cache_sha256 = self._cache.write(_timings(config)) if self._cache else None
-            build = {
-                **self._facts(network, config, graph),
-                "layers": [asdict(layer) for layer in layers],
-                "convolutions": dict(Counter(found.values())),
-                "convolution_types": {name: {"asked": asked[name], "found": found[name]} for name in asked},
-                "activation_bytes": _activation_bytes(log.messages),
-                "timing_cache_sha256": cache_sha256,
-            }
+        builder = trt.Builder(log)
+        if builder is None:
+            raise EngineError(f"{self._backend} gives no builder here{log.last_error()}.")
+        network = parse_network(trt, builder, path, log)
+        config = make_config(trt, self._backend, builder, graph, self._options, log)
+        notes = _use_cache(config, self._cache)
+        progress.attach(trt, config)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise EngineError(f"{self._backend} {trt.__version__} cannot build {path}{log.last_error()}.")
+        asked = asked_types(trt, network)
+        layers, found = self._read_back(plan, asked, log)
+        # a stem is a layer or two, which may all have been kept in a higher precision
+        precision = self._precision if engine.stem != "stem" or self._precision == "fp32" else None
+        notes += check_types(path.name, precision, asked, found, self._options.precision_constraints)
+        engine.write_bytes(memoryview(plan))
+        cache_sha256 = self._cache.write(_timings(config)) if self._cache else None
+        build = {
+            **self._facts(network, config, graph),
+            "layers": [asdict(layer) for layer in layers],
+            "convolutions": dict(Counter(found.values())),
+            "convolution_types": {name: {"asked": asked[name], "found": found[name]} for name in asked},
+            "activation_bytes": _activation_bytes(log.messages),
+            "timing_cache_sha256": cache_sha256,
+        }
         return Compiled(trt.__version__, self._machine(), build, _summary(build, notes))
 
-    def _layers(self, plan: Any, log: Any) -> list[Layer]:
-        """The plan's layers: from the inspector where the plan can be loaded, or else from what the builder printed."""
+    def _read_back(self, plan: Any, convolutions: Iterable[str], log: Any) -> tuple[list[Layer], dict[str, str]]:
+        """The plan's layers and the type of each convolution: of what the inspector tells, where the plan can be
+        loaded, and what the builder printed, that which knows more of them.
+        """
+        told = [layers_from_log(log.messages)]
         if self._gpu is not None:
-            trt = self._trt
-            engine = trt.Runtime(log).deserialize_cuda_engine(plan)
-            if engine is not None:
-                inspector = engine.create_engine_inspector()
-                layers = layers_from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-                if layers:
-                    return layers
-        return layers_from_log(log.messages)
+            told.insert(0, self._inspected(plan, log))
+        both = [(layers, types_of_convolutions(layers, convolutions)) for layers in told]
+        return min(both, key=lambda one: list(one[1].values()).count("unknown"))
+
+    def _inspected(self, plan: Any, log: Any) -> list[Layer]:
+        trt = self._trt
+        runtime = trt.Runtime(log)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            return []
+        inspector = engine.create_engine_inspector()
+        return layers_from_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def _machine(self) -> dict[str, Any]:
         """What the plan is bound to, flat, as `engines.plan` compares it."""
