@@ -38,8 +38,8 @@ class Labeller:
     `peaks` holds the largest magnitude so far of the values in `watch`, which must be float32.
 
     ONNX Runtime computes float16 in float32 on a CPU and leaves out some of the roundings between operators: the
-    shipped network's logits were off by 2.9e-3 (root mean square) with it and by 3.8e-3 with each operator rounded by itself.
-    Compilers for GPUs fuse operators and leave roundings out, too.
+    shipped network's logits were off by 2.9e-3 (root mean square) with it and by 3.8e-3 with each operator rounded by
+    itself. Compilers for GPUs fuse operators and leave roundings out, too.
     """
 
     def __init__(
