@@ -17,11 +17,11 @@ OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
 NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
-.PHONY: help demo setup setup-test train export engines run compare bench test lint clean
+.PHONY: help demo setup setup-test setup-gpu train export engines run compare bench test test-gpu lint clean
 .NOTPARALLEL:
 
 help:            ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
 
 demo: setup      ## export, build, run on a dashcam clip (and on SOURCE=video), compare with PyTorch: see build/demo
 	$(MAKE) --no-print-directory export
@@ -64,6 +64,15 @@ bench: setup     ## peak memory and time, whole graph against streamed split bat
 
 test: setup-test ## everything
 	$(PY) -m pytest
+
+# What cannot be installed is said and left out; TORCH_INDEX and TENSORRT choose other builds (benchmarks/gpu_setup.py).
+setup-gpu: setup-test
+	$(PY) -m benchmarks.gpu_setup
+
+test-gpu: setup-gpu  ## needs an NVIDIA GPU: builds, runs and compares there, then times it (options in BENCH=)
+	@$(PY) -m pytest tests/gpu -v -rs; tests=$$?; \
+	$(PY) -m benchmarks.gpu $(BENCH); timed=$$?; \
+	if [ $$tests -ne 0 ]; then exit $$tests; fi; exit $$timed
 
 lint: setup-test ## ruff and mypy --strict
 	$(PY) -m ruff check .

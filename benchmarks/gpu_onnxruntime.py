@@ -1,0 +1,86 @@
+"""ONNX Runtime's CUDA provider on the same graphs, with inputs and outputs bound to GPU memory."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.gpu_rows import Made, Way
+from splitmerge.package import Package
+
+__all__ = ["onnxruntime_ways"]
+
+_PROVIDER = "CUDAExecutionProvider"
+_NAME = "ONNX Runtime CUDA"
+
+
+def onnxruntime_ways(package: Package, frame: NDArray[np.uint8], work: dict[str, int]) -> Iterator[Way]:
+    """Rows for each precision of the package; one that says what is missing where the provider is not installed."""
+    if _PROVIDER not in onnxruntime.get_available_providers():
+        reason = f"onnxruntime {onnxruntime.__version__} here has no {_PROVIDER}: install onnxruntime-gpu in its place"
+        yield Way("whole frame", _NAME, absent=reason)
+        return
+    for precision in package.manifest.graphs:
+
+        def streamed(stack: ExitStack, precision: str = precision) -> Made:
+            return _streamed(package, precision, frame)
+
+        def whole(stack: ExitStack, precision: str = precision) -> Made:
+            return _whole(package, precision, frame)
+
+        yield Way("whole frame", f"{_NAME} {precision}, streamed", streamed, work.get("model"))
+        yield Way("whole frame", f"{_NAME} {precision}, in one go", whole, work.get("model"))
+
+
+def _session(package: Package, precision: str, part: str) -> Any:
+    path = package.path(package.parts(precision)[part])
+    session = onnxruntime.InferenceSession(str(path), providers=[_PROVIDER, "CPUExecutionProvider"])
+    if session.get_providers()[0] != _PROVIDER:  # it falls back to the CPU without an error
+        raise RuntimeError(f"{_PROVIDER} could not start, and ONNX Runtime took the CPU")
+    return session
+
+
+def _whole(package: Package, precision: str, frame: NDArray[np.uint8]) -> Made:
+    session = _session(package, precision, "model")
+    name = session.get_inputs()[0].name
+
+    def run() -> NDArray[np.uint8]:
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], "cuda", 0))
+        binding.bind_output("labels", "cuda")
+        session.run_with_iobinding(binding)
+        labels: NDArray[np.uint8] = binding.get_outputs()[0].numpy()[0]
+        return labels
+
+    return Made(run)
+
+
+def _streamed(package: Package, precision: str, frame: NDArray[np.uint8]) -> Made:
+    stem, trunk = _session(package, precision, "stem"), _session(package, precision, "trunk")
+    frames, features = stem.get_inputs()[0].name, trunk.get_inputs()[0].name
+    cut, contract = package.manifest.cut, package.manifest.input
+    assert cut is not None
+    dtype = np.dtype(package.parts(precision)["trunk"].inputs[0].dtype)
+    padded = np.empty((contract.padded_height, contract.padded_width), np.uint8)
+
+    def run() -> NDArray[np.uint8]:
+        binding = stem.io_binding()
+        binding.bind_ortvalue_input(frames, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], "cuda", 0))
+        binding.bind_output(features, "cuda")
+        stem.run_with_iobinding(binding)
+        made = binding.get_outputs()[0]
+        shape = (1, *made.shape()[1:])
+        step = int(np.prod(shape)) * dtype.itemsize
+        for index in range(cut.batches):
+            one = trunk.io_binding()
+            one.bind_input(features, "cuda", 0, dtype, shape, made.data_ptr() + index * step)
+            one.bind_output("labels", "cuda")
+            trunk.run_with_iobinding(one)
+            row, column = divmod(index, cut.columns)
+            padded[row :: cut.rows, column :: cut.columns] = one.get_outputs()[0].numpy()[0]
+        return padded[: contract.height, : contract.width].copy()
+
+    return Made(run)

@@ -1,0 +1,155 @@
+"""TensorRT through the engines and the executor that `splitmerge run` uses."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+import engines.tensorrt_engine
+from benchmarks.gpu_rows import Made, Way
+from engines.build import build_engines
+from engines.compiler import GpuOptions
+from engines.cuda import CudaDevice
+from engines.cuda_graphs import CaptureError
+from engines.load import load_engine, open_device
+from engines.tensorrt_engine import TensorRTContext, TensorRTEngine
+from runtime.executor import Executor
+from runtime.stream import Whole
+from splitmerge.package import Package
+
+__all__ = ["CONTEXTS", "tensorrt_ways"]
+
+CONTEXTS = (1, 2, 3, 4)
+_NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+def tensorrt_ways(
+    package: Package, backend: str, gpu: int, frame: NDArray[np.uint8], work: dict[str, int]
+) -> Iterator[Way]:
+    """Rows for each precision of the package. Engines are built when the first of a precision is asked for."""
+    for precision in package.manifest.graphs:
+        name = f"{_NAMES[backend]} {precision}"
+        whole_missing = missing = _build(package, backend, precision, gpu, ["model", "stem", "trunk"])
+        if missing:  # the whole graph may be too large
+            missing = _build(package, backend, precision, gpu, ["stem", "trunk"])
+        if missing:
+            yield Way("whole frame", name, absent=missing)
+            continue
+        for part, group in (("stem", "stem"), ("trunk", "one split batch")):
+            for graphs in (True, False):
+
+                def alone(stack: ExitStack, args: tuple[str, str, bool] = (precision, part, graphs)) -> Made:
+                    return _alone(stack, package, backend, gpu, *args)
+
+                yield Way(group, f"{name}, {_words(graphs)}", alone, work.get(part))
+        for contexts in CONTEXTS:
+            for graphs in (True, False):
+
+                def streamed(stack: ExitStack, args: tuple[str, int, bool] = (precision, contexts, graphs)) -> Made:
+                    return _streamed(stack, package, backend, gpu, frame, *args)
+
+                words = f"streamed, {contexts} context{'s' * (contexts > 1)}, {_words(graphs)}"
+                yield Way("whole frame", f"{name}, {words}", streamed, work.get("model"))
+
+        def whole(stack: ExitStack, precision: str = precision) -> Made:
+            return _whole(stack, package, backend, gpu, frame, precision)
+
+        yield Way(
+            "whole frame",
+            f"{name}, in one go",
+            None if whole_missing else whole,
+            work.get("model"),
+            absent=whole_missing,
+        )
+
+
+def _build(package: Package, backend: str, precision: str, gpu: int, parts: list[str]) -> str:
+    """Why the parts cannot be built; empty where they are."""
+    try:
+        build_engines(package, backend, precision, GpuOptions(device=gpu), parts)
+    except Exception as error:  # TensorRT's own, too: a row says so, and the others go on
+        return f"building failed: {' '.join(str(error).split())[:300] or type(error).__name__}"
+    return ""
+
+
+def _words(graphs: bool) -> str:
+    return "CUDA graphs" if graphs else "no graphs"
+
+
+def _streamed(
+    stack: ExitStack,
+    package: Package,
+    backend: str,
+    gpu: int,
+    frame: NDArray[np.uint8],
+    precision: str,
+    contexts: int,
+    graphs: bool,
+) -> Made:
+    with _capturing(graphs):
+        executor = stack.enter_context(Executor(package, contexts, 1, backend, precision, devices=(gpu,)))
+    return Made(lambda: executor.segment(frame))
+
+
+def _whole(
+    stack: ExitStack, package: Package, backend: str, gpu: int, frame: NDArray[np.uint8], precision: str
+) -> Made:
+    device = open_device(backend, gpu)
+    with ExitStack() as undo:
+        undo.callback(device.close)
+        engine = load_engine(package, "model", backend, precision, device=device)
+        whole = Whole(engine, package.manifest.input)
+        undo.pop_all()
+    stack.callback(whole.close)  # which closes engine and device
+    return Made(lambda: whole.segment(frame)[0])
+
+
+def _alone(stack: ExitStack, package: Package, backend: str, gpu: int, precision: str, part: str, graphs: bool) -> Made:
+    """Stem, or trunk on one split batch, with its input on the GPU already."""
+    device, engine = _opened(stack, package, backend, gpu, precision, part)
+    stack.enter_context(device.thread())
+    cut = package.manifest.cut
+    assert cut is not None
+    (source,), outputs = engine.inputs, engine.outputs
+    feeds = {source.name: device.empty((1, *(d or 1 for d in source.shape[1:])), np.dtype(source.dtype))}
+    batches = cut.batches if part == "stem" else 1
+    results = {t.name: device.empty((batches, *(d or 1 for d in t.shape[1:])), np.dtype(t.dtype)) for t in outputs}
+    context: TensorRTContext = engine.create_context()
+    stack.callback(context.close)
+    feed = feeds[source.name]
+    noise = np.random.default_rng(0).integers(0, 3, feed.shape)
+    context.write(feed, noise.astype(feed.dtype))
+    if graphs:
+        context.prepare(feeds, results)
+        if not context._graphs:
+            raise CaptureError("the engine could not be captured as a CUDA graph")
+
+    def run() -> None:
+        context.enqueue(feeds, results)
+        context.synchronize()
+
+    return Made(run, context.elapsed_ms)
+
+
+def _opened(
+    stack: ExitStack, package: Package, backend: str, gpu: int, precision: str, part: str
+) -> tuple[CudaDevice, TensorRTEngine]:
+    device = open_device(backend, gpu)
+    stack.callback(device.close)
+    engine = load_engine(package, part, backend, precision, device=device)
+    assert isinstance(device, CudaDevice) and isinstance(engine, TensorRTEngine)
+    stack.callback(engine.close)
+    return device, engine
+
+
+@contextmanager
+def _capturing(graphs: bool) -> Iterator[None]:
+    """Contexts fall back to plain execution where a capture fails; without `graphs` each is made to fail."""
+    if graphs:
+        yield
+        return
+    refused = CaptureError("left out for the benchmark")
+    with mock.patch.object(engines.tensorrt_engine, "capture", side_effect=refused):
+        yield
