@@ -28,8 +28,8 @@ class DeviceAllocation:
 
     def __init__(self, context: Context, block: Block) -> None:
         self._ward, self._block, self._valid = context, block, True
-        self._machine: Machine = context.device.machine
-        self._machine.born(self, "device memory", context.device.index)
+        self._machine: Machine = context._device.machine
+        self._machine.born(self, "device memory", context._device.index)
 
     def __repr__(self) -> str:
         return f"{self._block.size} bytes of device {self._block.device}'s memory"
@@ -47,9 +47,9 @@ class DeviceAllocation:
 
     def _free(self, quiet: bool) -> None:
         self._valid = False
-        machine, device = self._machine, self._ward.device
+        machine, device = self._machine, self._ward._device
         if not activates(self._ward, repr(self), quiet):
-            if not self._block.freed and self._ward.valid:
+            if not self._block.freed and self._ward._valid:
                 return  # leaked, and stays in the list of what is alive
             machine.dead(self)
             return
@@ -73,20 +73,20 @@ class DeviceAllocation:
 def mem_alloc(bytes: int) -> DeviceAllocation:
     machine = current_machine()
     context = machine.current("cuMemAlloc")
-    failing = machine.enter("mem_alloc", context.device.index)
-    machine.check(context.device)
-    refuse_in_capture(machine, "mem_alloc", context.device)
+    failing = machine.enter("mem_alloc", context._device.index)
+    machine.check(context._device)
+    refuse_in_capture(machine, "mem_alloc", context._device)
     if bytes <= 0:
         raise LogicError("cuMemAlloc failed: invalid argument")
     with machine.lock:
-        block = None if failing else context.device.memory.allocate(bytes, f"an allocation of {bytes} bytes")
+        block = None if failing else context._device.memory.allocate(bytes, f"an allocation of {bytes} bytes")
     if block is None:
         raise MemoryError("cuMemAlloc failed: out of memory")
     return DeviceAllocation(context, block)
 
 
 def mem_get_info() -> tuple[int, int]:
-    device = current_machine().current("cuMemGetInfo").device
+    device = current_machine().current("cuMemGetInfo")._device
     current_machine().enter("mem_get_info", device.index)
     return device.memory.total - device.memory.used, device.memory.total
 
@@ -96,8 +96,8 @@ class PagelockedHostAllocation:
 
     def __init__(self, context: Context, block: Block, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._ward, self._block, self._valid = context, block, True
-        self._machine: Machine = context.device.machine
-        self._machine.born(self, "page-locked memory", context.device.index)
+        self._machine: Machine = context._device.machine
+        self._machine.born(self, "page-locked memory", context._device.index)
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
@@ -119,9 +119,9 @@ class PagelockedHostAllocation:
 
     def _free(self, quiet: bool) -> None:
         self._valid = False
-        machine, device = self._machine, self._ward.device
+        machine, device = self._machine, self._ward._device
         if not activates(self._ward, repr(self), quiet):
-            if not self._ward.valid:
+            if not self._ward._valid:
                 self._gone()  # it went with the context
             return
         with machine.lock:
@@ -150,10 +150,10 @@ def pagelocked_empty(
 ) -> NDArray[Any]:
     machine = current_machine()
     context = machine.current("cuMemHostAlloc")
-    if machine.enter("pagelocked_empty", context.device.index):
+    if machine.enter("pagelocked_empty", context._device.index):
         raise MemoryError("cuMemHostAlloc failed: out of memory")
-    machine.check(context.device)
-    refuse_in_capture(machine, "pagelocked_empty", context.device)
+    machine.check(context._device)
+    refuse_in_capture(machine, "pagelocked_empty", context._device)
     if order != "C":
         raise LogicError("numpy_empty failed: invalid argument - the emulator knows C order only")
     kind = np.dtype(dtype)

@@ -65,7 +65,7 @@ class ITimingCache:
     def __init__(self, header: dict[str, str], keys: set[str]) -> None:
         self._header, self._keys = header, keys
 
-    def serialize(self) -> IHostMemory:
+    def serialize(self) -> Any:
         return IHostMemory(json.dumps({**self._header, "keys": sorted(self._keys)}).encode())
 
     def combine(self, input_cache: "ITimingCache", ignore_mismatch: bool) -> bool:
@@ -161,8 +161,8 @@ class Builder(Managed):
         if not machine.devices:
             raise TypeError("pybind11::init(): factory function returned nullptr")
         stack = machine.stack()
-        self._device: DeviceState = stack[-1].device if stack else machine.devices[0]
-        if machine.enter("Builder", self._device.index):
+        self._device: DeviceState = stack[-1]._device if stack else machine.devices[0]
+        if machine.fails("Builder", self._device.index):
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
 
@@ -179,8 +179,8 @@ class Builder(Managed):
     def create_optimization_profile(self) -> IOptimizationProfile:
         return IOptimizationProfile()
 
-    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
-        if current_machine().enter("build_serialized_network", self._device.index):
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> Any:
+        if current_machine().fails("build_serialized_network", self._device.index):
             return self._failed("Internal Error (could not find any implementation for a node)")
         if network._model is None:
             return self._failed("Network must have at least one output.")
@@ -218,7 +218,7 @@ class Builder(Managed):
             flags=[flag.name for flag in BuilderFlag if config.get_flag(flag)],
         )
 
-    def _failed(self, words: str) -> IHostMemory | None:
+    def _failed(self, words: str) -> Any:
         self._logger.log(Severity.ERROR, words)
         return None
 

@@ -1,5 +1,6 @@
 """Small things of TensorRT that builder and runtime share: loggers, shapes, bytes."""
 
+import ctypes
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -64,12 +65,21 @@ class Dims:
         return repr(self._shape)
 
 
-class IHostMemory(bytes):
-    """Bytes that TensorRT made; read them with `memoryview` or `bytes`."""
+class IHostMemory:
+    """Bytes that TensorRT made: a buffer, for `memoryview` or `bytes`, and no `bytes` itself.
+
+    Before Python 3.12 only ctypes gives a class of one's own that is a buffer, a class for each size.
+    """
+
+    def __new__(cls, data: bytes) -> Any:
+        size = len(data)
+        kind: Any = type(cls.__name__, (ctypes.c_ubyte * size,), {"nbytes": property(lambda self: size)})
+        return kind.from_buffer_copy(data)
 
     @property
     def nbytes(self) -> int:
-        return len(self)
+        """How many."""
+        raise NotImplementedError
 
 
 class Managed:

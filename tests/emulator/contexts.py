@@ -132,11 +132,6 @@ class Context:
     def __hash__(self) -> int:
         return id(self)
 
-    # what the emulator itself asks
-    valid = property(lambda self: self._valid)
-    device = property(lambda self: self._device)
-    thread = property(lambda self: self._thread)
-
     @property
     def handle(self) -> int:
         return 0x55C0_0000_0000 + self._device.index * 0x1000
@@ -162,17 +157,17 @@ class Context:
 
     @staticmethod
     def get_current() -> "Context | None":
-        stack = [context for context in current_machine().stack() if context.valid]
+        stack = [context for context in current_machine().stack() if context._valid]
         return stack[-1] if stack else None
 
     @staticmethod
     def get_device() -> Device:
-        return Device(current_machine().current("cuCtxGetDevice").device.index)
+        return Device(current_machine().current("cuCtxGetDevice")._device.index)
 
     @staticmethod
     def synchronize() -> None:
         machine = current_machine()
-        device = machine.current("cuCtxSynchronize").device
+        device = machine.current("cuCtxSynchronize")._device
         if machine.enter("Context.synchronize", device.index):
             raise LogicError("cuCtxSynchronize failed: unknown error")
         for capture in list(machine.captures):
@@ -238,17 +233,17 @@ def activates(ward: Context, what: str, quiet: bool) -> bool:
     False where the context is dead: pycuda then does nothing. A thread that may not records a leak, and raises unless
     `quiet` (in a destructor).
     """
-    machine: Machine = ward.device.machine
-    if not ward.valid:
+    machine: Machine = ward._device.machine
+    if not ward._valid:
         return False
     here = threading.current_thread()
     current = Context.get_current()
-    if current is ward or ward.thread is here:
+    if current is ward or ward._thread is here:
         return True
     warnings.warn(f"{what} in out-of-thread context could not be cleaned up", UserWarning, stacklevel=3)
     error = machine.ledger.note(
         "out-of-thread-cleanup",
-        f"{what} was freed in thread {here.name}: its context was retained in thread {ward.thread.name} and is not "
+        f"{what} was freed in thread {here.name}: its context was retained in thread {ward._thread.name} and is not "
         "current here, so pycuda leaks it.",
     )
     if error is not None and not quiet:

@@ -1,7 +1,6 @@
 """pycuda's copies and fills, synchronous and on a stream."""
 
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,10 +33,10 @@ def memcpy_htod(dest: Address, src: Any) -> None:
     machine, stream = _begin("memcpy_htod", None, synchronous=True)
     pinned = machine.host.find(data.ctypes.data, data.size) is not None
     target = _device_region(machine, stream, dest, data.size, True, "memcpy_htod")
-    content = data.copy()
+    content = [data.copy()]  # taken out, or the stream's last operation would hold it
 
     def run(operation: Operation) -> None:
-        target.block.write(target.start, content, dtype)
+        target.block.write(target.start, content.pop(), dtype)
 
     operation = machine.submit(stream, Work("h2d", "memcpy_htod", (target,), run, _seconds(stream.device, data.size)))
     _complete(machine, stream.device, operation, known=pinned)
@@ -47,14 +46,14 @@ def memcpy_dtoh(dest: Any, src: Address) -> None:
     data, dtype = _bytes_of(dest, writable=True)
     machine, stream = _begin("memcpy_dtoh", None, synchronous=True)
     source = _device_region(machine, stream, src, data.size, False, "memcpy_dtoh")
-    work = Work(
-        "d2h",
-        "memcpy_dtoh",
-        (source,),
-        lambda operation: _fill(data, _read(machine, source, dtype, "memcpy_dtoh")),
-        _seconds(stream.device, data.size),
-    )
-    _complete(machine, stream.device, machine.submit(stream, work), known=True)
+    content: list[NDArray[np.uint8]] = []
+
+    def run(operation: Operation) -> None:
+        content.append(_read(machine, source, dtype, "memcpy_dtoh"))
+
+    operation = machine.submit(stream, Work("d2h", "memcpy_dtoh", (source,), run, _seconds(stream.device, data.size)))
+    _complete(machine, stream.device, operation, known=True)
+    data[:] = content.pop()
 
 
 def memcpy_dtod(dest: Address, src: Address, size: int) -> None:
@@ -150,16 +149,16 @@ def _memset(machine: Machine, stream: StreamState, dest: Address, data: int, siz
 def _begin(call: str, stream: Stream | None, synchronous: bool = False) -> tuple[Machine, StreamState]:
     machine = current_machine()
     context = machine.current(call)
-    if machine.enter(call, context.device.index):
+    if machine.enter(call, context._device.index):
         raise LogicError(f"{call} failed: unknown error")
-    state = context.device.default_stream if stream is None else stream._state
-    if state.device is not context.device:
+    state = context._device.default_stream if stream is None else stream._state
+    if state.device is not context._device:
         machine.ledger.broken(
-            "wrong-device", f"{call}: {state} is used while device {context.device.index} is current."
+            "wrong-device", f"{call}: {state} is used while device {context._device.index} is current."
         )
     if synchronous or state.default:
         for capture in list(machine.captures):
-            if capture.stream.device is context.device and (capture.stream.blocking or capture.forbids_here()):
+            if capture.stream.device is context._device and (capture.stream.blocking or capture.forbids_here()):
                 capture.invalid = True
                 machine.ledger.broken(
                     "default-stream-in-capture",
@@ -175,7 +174,7 @@ def _complete(machine: Machine, device: DeviceState, operation: Operation | None
         machine.wait([operation], device)
     else:
         operation.done.wait()
-        machine.check(device)
+        machine.check(device, synchronising=True)
 
 
 def _bytes_of(array: Any, writable: bool = False) -> tuple[NDArray[np.uint8], np.dtype[Any] | None]:
@@ -226,13 +225,6 @@ def _read(machine: Machine, source: Region, dtype: np.dtype[Any] | None, call: s
                 "wrong-type", f"{call} reads {source.what} as {dtype}, but it was written as {wrong}."
             )
     return block.data[source.start : source.stop].copy()
-
-
-def _fill(data: NDArray[np.uint8], content: NDArray[np.uint8]) -> Callable[[], None]:
-    def result() -> None:
-        data[:] = content
-
-    return result
 
 
 def _host_content(machine: Machine, source: Region, reader: Operation) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ class DeviceState:
         self.machine, self.index, self.config = machine, index, config
         self.memory = DeviceMemory(index, int(config.memory_gib * 2**30), machine.ledger)
         self.error: Exception | None = None
+        self.told = False  # whether a synchronise has raised the error, which every call does from then on
         self.lost = False
         self.retained = 0
         self.generation = 0

@@ -95,7 +95,7 @@ class Emulator:
         from emulator.errors import LaunchError
 
         state = self._machine.devices[device]
-        state.lost = True
+        state.lost = state.told = True
         state.error = LaunchError("cuStreamSynchronize failed: unspecified launch failure (the device is lost)")
 
     def memory_used(self, device: int = 0) -> int:
@@ -168,7 +168,7 @@ class Emulator:
                 continue
             self._ledger.note("leak", f"{kind} left alive: {what}.")
         for thread, stack in machine.stacks.items():
-            left = [context for context in stack if context.valid]
+            left = [context for context in stack if context._valid]
             if left:
                 self._ledger.note(
                     "leak", f"thread {thread.name} ended with {len(left)} contexts pushed: pycuda aborts the process."

@@ -44,8 +44,8 @@ class Runtime(Managed):
     def deserialize_cuda_engine(self, serialized_engine: Any) -> "ICudaEngine | None":
         machine = self._machine
         stack = machine.stack()
-        device = stack[-1].device if stack else machine.devices[0]  # device 0 is current where nothing was said
-        failing = machine.enter("deserialize_cuda_engine", device.index)
+        device = stack[-1]._device if stack else machine.devices[0]  # device 0 is current where nothing was said
+        failing = machine.fails("deserialize_cuda_engine", device.index)
         plan = self._readable(bytes(memoryview(serialized_engine)))
         if plan is None or failing:
             return None
@@ -200,7 +200,7 @@ class ICudaEngine(Managed):
     ) -> IExecutionContext | None:
         state, machine = self._alive("create_execution_context"), self._machine
         machine.current("create_execution_context", state.device.index)
-        if machine.enter("create_execution_context", state.device.index):
+        if machine.fails("create_execution_context", state.device.index):
             return None
         block = None
         if strategy != ExecutionContextAllocationStrategy.USER_MANAGED:
@@ -214,7 +214,7 @@ class ICudaEngine(Managed):
     def create_engine_inspector(self) -> "EngineInspector":
         return EngineInspector(self)
 
-    def serialize(self) -> IHostMemory:
+    def serialize(self) -> Any:
         state = self._alive("serialize")
         return IHostMemory(state.plan.to_bytes(state.graph))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from emulator.common import Dims, Managed
 from emulator.enums import Severity
+from emulator.errors import Error
 from emulator.inference import inference
 from emulator.machine import Machine
 from emulator.memory import ALIGNMENT, Block, Region
@@ -157,7 +158,10 @@ class IExecutionContext(Managed):
                 return self._say(
                     "execute_async_v3: capturing needs one enqueue of the same shapes before it, which sets things up"
                 )
-            self._machine.submit(stream, inference(self._state, shapes, regions, repr(self)))
+            try:
+                self._machine.submit(stream, inference(self._state, shapes, regions, repr(self)))
+            except Error as error:  # an earlier one, which has been told
+                return self._say(f"enqueueV3: Error Code 1: Cuda Runtime ({error})")
             self._state.enqueued.add(key)
             return True
 
@@ -252,7 +256,7 @@ class IExecutionContext(Managed):
                 self._refuse("destroyed-too-early", f"{call}: the engine was destroyed")
             if self._state.engine.generation != self._device.generation:
                 self._refuse("detached-context", f"{call}: the CUDA context was released")
-            yield self._machine.enter(call, self._device.index)
+            yield self._machine.fails(call, self._device.index)
         finally:
             self._busy.release()
 

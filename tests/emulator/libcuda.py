@@ -201,13 +201,13 @@ class LibCuda:
         handle = self._handle(symbol, value)
         context = self._machine.current(call)
         if handle == 0:
-            return context.device.default_stream  # type: ignore[no-any-return]
+            return context._device.default_stream  # type: ignore[no-any-return]
         for device in self._machine.devices:
             for stream in device.streams:
                 if stream.handle == handle and not stream.destroyed:
-                    if device is not context.device:
+                    if device is not context._device:
                         self._machine.ledger.broken(
-                            "wrong-device", f"{call}: {stream} is used while device {context.device.index} is current."
+                            "wrong-device", f"{call}: {stream} is used while device {context._device.index} is current."
                         )
                     return stream
         self._machine.ledger.broken("unknown-handle", f"{call}: {handle:#x} is no stream that is alive.")
@@ -233,7 +233,7 @@ def _guarded(machine: Machine, name: str, function: Callable[..., int]) -> Calla
     @functools.wraps(function)
     def call(*arguments: Any) -> int:
         stack = machine.stack()
-        device = stack[-1].device.index if stack and stack[-1].valid else None
+        device = stack[-1]._device.index if stack and stack[-1]._valid else None
         failure = machine.failures.take(name, device)
         if failure is not None:
             if isinstance(failure.error, BaseException):

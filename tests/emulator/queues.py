@@ -27,12 +27,12 @@ class Stream:
     def __init__(self, flags: int = 0) -> None:
         machine = current_machine()
         context: Context = machine.current("cuStreamCreate")
-        if machine.enter("Stream", context.device.index):
+        if machine.enter("Stream", context._device.index):
             raise LogicError("cuStreamCreate failed: out of memory")
-        machine.check(context.device)
+        machine.check(context._device)
         self._ward, self._machine = context, machine
-        self._state: StreamState = context.device.new_stream(blocking=not flags & _NON_BLOCKING)
-        machine.born(self, "stream", context.device.index)
+        self._state: StreamState = context._device.new_stream(blocking=not flags & _NON_BLOCKING)
+        machine.born(self, "stream", context._device.index)
 
     def __repr__(self) -> str:
         return str(self._state)
@@ -81,7 +81,7 @@ class Stream:
             return
         if self._state.capture is not None:
             self._machine.ledger.note("destroyed-in-capture", f"{self!r} was destroyed while it was being captured.")
-        if activates(self._ward, repr(self), quiet=True) or not self._ward.valid:
+        if activates(self._ward, repr(self), quiet=True) or not self._ward._valid:
             self._machine.dead(self)
             self._state.finish()
 
@@ -92,12 +92,12 @@ class Event:
     def __init__(self, flags: int = 0) -> None:
         machine = current_machine()
         context: Context = machine.current("cuEventCreate")
-        if machine.enter("Event", context.device.index):
+        if machine.enter("Event", context._device.index):
             raise LogicError("cuEventCreate failed: out of memory")
-        machine.check(context.device)
+        machine.check(context._device)
         self._ward, self._machine = context, machine
-        self._event = machine.new_event(context.device, timed=not flags & event_flags.DISABLE_TIMING)
-        machine.born(self, "event", context.device.index)
+        self._event = machine.new_event(context._device, timed=not flags & event_flags.DISABLE_TIMING)
+        machine.born(self, "event", context._device.index)
 
     def __repr__(self) -> str:
         return f"event {self._event.handle:#x} of device {self._event.device.index}"
@@ -105,11 +105,11 @@ class Event:
     def record(self, stream: Stream | None = None) -> "Event":
         machine = self._enter("Event.record")
         context = machine.current("cuEventRecord")
-        state = context.device.default_stream if stream is None else stream._state
-        if state.device is not self._event.device or state.device is not context.device:
+        state = context._device.default_stream if stream is None else stream._state
+        if state.device is not self._event.device or state.device is not context._device:
             machine.ledger.broken(
                 "wrong-device",
-                f"{self!r} is recorded on {state} while device {context.device.index} is current: they must agree.",
+                f"{self!r} is recorded on {state} while device {context._device.index} is current: they must agree.",
             )
         if state.capture is not None:
             self._event.captured = state.capture
@@ -166,5 +166,5 @@ class Event:
     def __del__(self) -> None:
         if not hasattr(self, "_event") or self._machine.closed:
             return
-        if activates(self._ward, repr(self), quiet=True) or not self._ward.valid:
+        if activates(self._ward, repr(self), quiet=True) or not self._ward._valid:
             self._machine.dead(self)

@@ -45,7 +45,7 @@ class Work:
     run: Callable[["Operation"], Callable[[], None] | None] = lambda operation: None
     seconds: float = 0.0
     submitted: Callable[["Operation"], None] = lambda operation: None
-    known: Callable[["Operation"], None] = lambda operation: None
+    known: Callable[["Operation"], None] | None = None
 
 
 @dataclass(eq=False)
