@@ -180,9 +180,12 @@ class CudaDevice:
             for address in reversed(list(self._held)):
                 self.release(address)
         self._held.clear()
-        with _said(f"close {self.name}"):
-            self._context.push()
-            self._context.detach()  # also takes it off this thread's stack
+        try:
+            with _said(f"close {self.name}"):
+                self._context.push()
+                self._context.detach()  # also takes it off this thread's stack
+        except EngineError as error:
+            log.info("%s", error)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ one context (of two threads) 4.4 s and 114 MiB; at 1024x2048, 14.2 s and 653 MiB
 took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other machines.
 """
 
+import queue
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -33,14 +35,11 @@ __all__ = ["Executor", "FrameStats"]
 
 
 class Executor:
-    """Runs a package's engines on frames. One frame at a time: calls from several threads wait for each other.
+    """Runs a package's engines on frames, `parallel` at the same time: further callers wait their turn.
 
-    `contexts` are those of each device, at most one for each chunk of split batches; `backend` is what `auto` came to
-    and `why` says why.
+    `contexts` are those that one frame has on each device, at most one for each chunk of split batches; `backend` is
+    what `auto` came to and `why` says why.
     """
-
-    parallel = 1
-    """Frames that it computes at the same time."""
 
     def __init__(
         self,
@@ -52,66 +51,70 @@ class Executor:
         order: str = "bayer",
         threads: int | None = None,
         devices: Sequence[int] = (0,),
+        in_flight: int = 1,
     ) -> None:
-        """`contexts` are those of each device; `devices` GPUs by number, which share the split batches of every frame.
-        `threads` is CPU threads per context, by default the cores shared out among the contexts.
+        """`devices` are GPUs by number, which share the split batches of every frame. `in_flight` frames have buffers
+        and contexts of their own, so that devices that are done with one frame begin the next. `threads` is CPU threads
+        per context, by default the cores shared out among the contexts.
 
         Raises EngineError where an engine is missing or is not for this machine, InputError for options that cannot be.
         """
-        if contexts < 1:
-            raise InputError(f"{contexts} contexts cannot run anything: choose 1 or more.")
-        if len(set(devices)) < len(devices) or not devices:
-            named = ",".join(map(str, devices))
-            raise InputError(f"--devices {named or 'of no number'} cannot be: name each device once.")
+        _check_options(contexts, devices, in_flight)
         self.package, self.chunk, self.contexts, self.devices = package, chunk, contexts, tuple(devices)
+        self.parallel = in_flight
         self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
-        self._lock = threading.Lock()
-        self._precision, self._threads = precision, threads
-        self._run: Whole | Stream | None
-        if package.manifest.cut is None:
-            self._run = self._whole(devices)
-        else:
-            self._run = self._stream(devices, order, contexts)
+        self._order, self._precision, self._threads = order, precision, threads
+        self._lock, self._closed, self._lost = threading.Lock(), False, set[str]()
+        self._idle: queue.SimpleQueue[Whole | Stream] = queue.SimpleQueue()
+        with ExitStack() as resources:
+            streams = self._whole(resources) if package.manifest.cut is None else self._streams(resources)
+            for stream in streams:
+                self._idle.put(stream)
+            self._resources = resources.pop_all()
 
-    def _whole(self, devices: Sequence[int]) -> Whole:
-        if len(devices) > 1:
+    def _whole(self, resources: ExitStack) -> list[Whole]:
+        if len(self.devices) > 1:
             raise InputError(
-                f"{self.package.folder} has no cut, so its frames cannot be shared out among {len(devices)} devices: "
-                "use --shard frames, or export it with a cut."
+                f"{self.package.folder} has no cut, so its frames cannot be shared out among {len(self.devices)} "
+                "devices: use --shard frames, or export it with a cut."
             )
         self.contexts = 1
-        with ExitStack() as undo:
-            device = self._open(devices[0], undo)
-            whole = Whole(self._load("model", device, self._threads, 1), self.package.manifest.input)
-            undo.pop_all()
-        return whole
+        device = self._open(self.devices[0], resources)
+        engine = self._load("model", device, self._threads, self.parallel, resources)
+        streams = []
+        for _ in range(self.parallel):
+            streams.append(Whole(engine, self.package.manifest.input))
+            resources.callback(streams[-1].close)
+        return streams
 
-    def _stream(self, devices: Sequence[int], order: str, contexts: int) -> Stream:
+    def _streams(self, resources: ExitStack) -> list[Stream]:
         cut, contract = self.package.manifest.cut, self.package.manifest.input
         assert cut is not None
-        schedule = chunks(split_batch_order(order, cut.rows, cut.columns), self.chunk)
-        self.contexts = contexts = min(contexts, len(schedule))
-        with ExitStack() as undo:
-            lanes = []
-            for index in devices:
-                device = self._open(index, undo)
-                stem = self._load("stem", device, self._threads and self._threads * contexts, 1)
-                trunk = self._load("trunk", device, self._threads, contexts)
-                lane = Lane(stem, trunk, contract, cut, schedule, contexts)
-                undo.callback(lane.close)
+        schedule = chunks(split_batch_order(self._order, cut.rows, cut.columns), self.chunk)
+        self.contexts = min(self.contexts, len(schedule))
+        contexts = self.contexts * self.parallel
+        lanes: list[list[Lane]] = [[] for _ in range(self.parallel)]
+        for index in self.devices:
+            device = self._open(index, resources)
+            stem = self._load("stem", device, self._threads and self._threads * contexts, self.parallel, resources)
+            trunk = self._load("trunk", device, self._threads, contexts, resources)
+            for each in lanes:
+                lane = Lane(stem, trunk, contract, cut, schedule, self.contexts)
+                resources.callback(lane.close)
                 if self.backend != "onnxruntime":  # which has nothing to prepare
                     lane.prepare(schedule)
-                lanes.append(lane)
-            undo.pop_all()
-        return Stream(lanes, contract, cut, schedule)
+                each.append(lane)
+        return [Stream(each, contract, cut, schedule) for each in lanes]
 
-    def _open(self, index: int, undo: ExitStack) -> Device:
+    def _open(self, index: int, resources: ExitStack) -> Device:
         device = open_device(self.backend, index)
-        undo.callback(device.close)
+        resources.callback(device.close)
         return device
 
-    def _load(self, part: str, device: Device, threads: int | None, contexts: int) -> Engine:
-        return load_engine(self.package, part, self.backend, self._precision, threads, contexts, device)
+    def _load(self, part: str, device: Device, threads: int | None, contexts: int, resources: ExitStack) -> Engine:
+        engine = load_engine(self.package, part, self.backend, self._precision, threads, contexts, device)
+        resources.callback(engine.close)
+        return engine
 
     def __enter__(self) -> "Executor":
         return self
@@ -122,11 +125,14 @@ class Executor:
         self.close()
 
     def close(self) -> None:
-        """Give back engines and buffers. The executor cannot be used after that."""
+        """Give back engines and buffers, after the frames that are at work. The executor cannot be used after that."""
         with self._lock:
-            if self._run is not None:
-                self._run.close()
-            self._run = None
+            if self._closed:
+                return
+            self._closed = True
+        for _ in range(self.parallel):
+            self._idle.get()
+        self._resources.close()
 
     @property
     def device_names(self) -> str:
@@ -143,6 +149,7 @@ class Executor:
             "contexts": self.contexts,
             "chunk": self.chunk,
             "devices": list(self.devices),
+            "in_flight": self.parallel,
             "shard": "split-batches",
         }
 
@@ -156,10 +163,31 @@ class Executor:
     def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
         """`segment`, and what it took."""
         _check_frame(frame_bgr, self.package.manifest.input)
+        if self._closed:
+            raise EngineError("This executor has been closed: make a new one.")
+        stream = self._idle.get()
+        try:
+            labels, stats = stream.segment(frame_bgr)
+        finally:
+            self._idle.put(stream)
+        return labels, replace(stats, lost=self._not_told(stats.lost))
+
+    def _not_told(self, lost: tuple[str, ...]) -> tuple[str, ...]:
+        """Every frame in flight finds out for itself that a device is lost; it is told once."""
         with self._lock:
-            if self._run is None:
-                raise EngineError("This executor has been closed: make a new one.")
-            return self._run.segment(frame_bgr)
+            new = tuple(words for words in lost if words.split()[0] not in self._lost)
+            self._lost.update(words.split()[0] for words in new)
+        return new
+
+
+def _check_options(contexts: int, devices: Sequence[int], in_flight: int) -> None:
+    if contexts < 1:
+        raise InputError(f"{contexts} contexts cannot run anything: choose 1 or more.")
+    if in_flight < 1:
+        raise InputError(f"{in_flight} frames in flight cannot be: choose 1 or more.")
+    if len(set(devices)) < len(devices) or not devices:
+        named = ",".join(map(str, devices))
+        raise InputError(f"--devices {named or 'of no number'} cannot be: name each device once.")
 
 
 def _check_frame(frame: NDArray[np.uint8], contract: InputContract) -> None:

@@ -64,7 +64,7 @@ class Lane:
         self.device: Device = stem.device
         self.stem_ms = 0.0
         self.workers: list[Worker] = []
-        self._engines, self._contexts = (stem, trunk), list[Context]()
+        self._contexts: list[Context] = []
         self._stem_done, self._stem_failed = threading.Event(), False
         longest = max(len(run) for run in schedule)
         small = (longest, contract.padded_height // cut.rows, contract.padded_width // cut.columns)
@@ -123,14 +123,11 @@ class Lane:
             self._stem_done.set()
 
     def close(self) -> None:
-        """Give everything back: contexts, then engines, then the device. What a lost device refuses is logged."""
+        """Give back the contexts; what a lost device refuses is logged. Engines and device are their owner's."""
         self.workers.clear()
-        steps = [*(context.close for context in reversed(self._contexts))]
-        steps += [*(engine.close for engine in reversed(self._engines)), self.device.close]
-        self._contexts.clear()
-        for step in steps:
+        while self._contexts:
             try:
-                step()
+                self._contexts.pop().close()
             except EngineError as error:
                 log.info("%s", error)
 

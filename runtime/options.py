@@ -19,7 +19,7 @@ AUTO = "auto"
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --backend, --precision, --contexts, --chunk, --devices and --shard."""
+    """Add --backend, --precision, --contexts, --chunk, --devices, --shard and --in-flight."""
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
@@ -40,6 +40,13 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("split-batches", "frames"),
         default="split-batches",
         help="what several devices share out: the split batches of each frame (low latency) or whole frames",
+    )
+    group.add_argument(
+        "--in-flight",
+        type=positive_integer,
+        metavar="N",
+        help="frames at work at the same time, each with contexts of its own (2 where several devices share split "
+        "batches, so that none waits for the end of a frame; otherwise 1)",
     )
 
 
@@ -69,6 +76,7 @@ def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[
             backend=arguments.backend,
             precision=arguments.precision,
             devices=devices,
+            in_flight=arguments.in_flight or (2 if len(devices) > 1 else 1),
         )
 
     if arguments.contexts != AUTO:

