@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from benchmarks.gpu_rows import Made, Way
 from splitmerge.package import Package
 
-__all__ = ["onnxruntime_ways"]
+__all__ = ["onnxruntime_ways", "streamed", "whole"]
 
 _PROVIDER = "CUDAExecutionProvider"
+_PROVIDERS = {"cuda": _PROVIDER, "cpu": "CPUExecutionProvider"}
 _NAME = "ONNX Runtime CUDA"
 
 
@@ -25,32 +26,33 @@ def onnxruntime_ways(package: Package, frame: NDArray[np.uint8], work: dict[str,
         return
     for precision in package.manifest.graphs:
 
-        def streamed(stack: ExitStack, precision: str = precision) -> Made:
-            return _streamed(package, precision, frame)
+        def make_streamed(stack: ExitStack, precision: str = precision) -> Made:
+            return streamed(package, precision, frame)
 
-        def whole(stack: ExitStack, precision: str = precision) -> Made:
-            return _whole(package, precision, frame)
+        def make_whole(stack: ExitStack, precision: str = precision) -> Made:
+            return whole(package, precision, frame)
 
-        yield Way("whole frame", f"{_NAME} {precision}, streamed", streamed, work.get("model"))
-        yield Way("whole frame", f"{_NAME} {precision}, in one go", whole, work.get("model"))
+        yield Way("whole frame", f"{_NAME} {precision}, streamed", make_streamed, work.get("model"))
+        yield Way("whole frame", f"{_NAME} {precision}, in one go", make_whole, work.get("model"))
 
 
-def _session(package: Package, precision: str, part: str) -> Any:
-    path = package.path(package.parts(precision)[part])
-    session = onnxruntime.InferenceSession(str(path), providers=[_PROVIDER, "CPUExecutionProvider"])
-    if session.get_providers()[0] != _PROVIDER:  # it falls back to the CPU without an error
-        raise RuntimeError(f"{_PROVIDER} could not start, and ONNX Runtime took the CPU")
+def _session(package: Package, precision: str, part: str, device: str) -> Any:
+    path, provider = package.path(package.parts(precision)[part]), _PROVIDERS[device]
+    session = onnxruntime.InferenceSession(str(path), providers=list(dict.fromkeys((provider, _PROVIDERS["cpu"]))))
+    if session.get_providers()[0] != provider:  # it falls back to the CPU without an error
+        raise RuntimeError(f"{provider} could not start, and ONNX Runtime took the CPU")
     return session
 
 
-def _whole(package: Package, precision: str, frame: NDArray[np.uint8]) -> Made:
-    session = _session(package, precision, "model")
+def whole(package: Package, precision: str, frame: NDArray[np.uint8], device: str = "cuda") -> Made:
+    """The graph `model` on a frame uint8 [H,W,3]."""
+    session = _session(package, precision, "model", device)
     name = session.get_inputs()[0].name
 
     def run() -> NDArray[np.uint8]:
         binding = session.io_binding()
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], "cuda", 0))
-        binding.bind_output("labels", "cuda")
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], device, 0))
+        binding.bind_output("labels", device)
         session.run_with_iobinding(binding)
         labels: NDArray[np.uint8] = binding.get_outputs()[0].numpy()[0]
         return labels
@@ -58,8 +60,9 @@ def _whole(package: Package, precision: str, frame: NDArray[np.uint8]) -> Made:
     return Made(run)
 
 
-def _streamed(package: Package, precision: str, frame: NDArray[np.uint8]) -> Made:
-    stem, trunk = _session(package, precision, "stem"), _session(package, precision, "trunk")
+def streamed(package: Package, precision: str, frame: NDArray[np.uint8], device: str = "cuda") -> Made:
+    """Stem, then the trunk on one split batch after the other, read where the stem left them."""
+    stem, trunk = (_session(package, precision, part, device) for part in ("stem", "trunk"))
     frames, features = stem.get_inputs()[0].name, trunk.get_inputs()[0].name
     cut, contract = package.manifest.cut, package.manifest.input
     assert cut is not None
@@ -68,16 +71,16 @@ def _streamed(package: Package, precision: str, frame: NDArray[np.uint8]) -> Mad
 
     def run() -> NDArray[np.uint8]:
         binding = stem.io_binding()
-        binding.bind_ortvalue_input(frames, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], "cuda", 0))
-        binding.bind_output(features, "cuda")
+        binding.bind_ortvalue_input(frames, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], device, 0))
+        binding.bind_output(features, device)
         stem.run_with_iobinding(binding)
         made = binding.get_outputs()[0]
         shape = (1, *made.shape()[1:])
         step = int(np.prod(shape)) * dtype.itemsize
         for index in range(cut.batches):
             one = trunk.io_binding()
-            one.bind_input(features, "cuda", 0, dtype, shape, made.data_ptr() + index * step)
-            one.bind_output("labels", "cuda")
+            one.bind_input(features, device, 0, dtype, shape, made.data_ptr() + index * step)
+            one.bind_output("labels", device)
             trunk.run_with_iobinding(one)
             row, column = divmod(index, cut.columns)
             padded[row :: cut.rows, column :: cut.columns] = one.get_outputs()[0].numpy()[0]

@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_package import make_package
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu as benchmark
 from benchmarks.gpu_machine import find_tools
+from benchmarks.gpu_onnxruntime import streamed, whole
 from benchmarks.gpu_rows import LowWater, Made, Row, Way, measure, ratios, slug, table
 from benchmarks.gpu_setup import Step, install, steps
 from benchmarks.gpu_torch import KINDS, _Parts
 from benchmarks.gpu_work import work_of
 from benchmarks.streaming import Case, export_random
+from engines.build import build_engines
 from engines.machine import Gpu, find_gpus
+from runtime.executor import Executor
 from splitmerge.errors import InputError
 from splitmerge.package import Package
 from training.models import SMP, create_model
@@ -141,6 +145,18 @@ def test_pytorch_streamed_and_whole_is_the_network(size: tuple[int, int]) -> Non
     assert (streamed == expected).float().mean() > 0.999
     rows, columns = streamed[1::4, 2::4].shape  # split batches count row and column by levels: 6 is (0,1) then (1,0)
     assert torch.equal(trunk_batch[:rows, :columns], streamed[2::4, 1::4][:rows, :columns])
+
+
+def test_onnxruntime_bound_to_memory_gives_the_executors_labels(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "small")
+    build_engines(package)
+    frame = np.random.default_rng(0).integers(0, 256, (45, 70, 3), np.uint8)
+    with Executor(package) as executor:
+        expected = executor.segment(frame)
+    for way in (streamed, whole):
+        made = way(package, "fp32", frame, "cpu")
+        for _ in range(2):
+            np.testing.assert_array_equal(made.run(), expected)
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
