@@ -7,7 +7,7 @@ main thread waits, where signals arrive; the monitor then answers TensorRT's nex
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -15,6 +15,7 @@ from tqdm import tqdm
 __all__ = ["BuildProgress"]
 
 _Result = TypeVar("_Result")
+_POLL_S = 0.1
 
 
 class BuildProgress:
@@ -31,14 +32,32 @@ class BuildProgress:
 
     def run(self, build: Callable[[], _Result]) -> _Result:
         """What `build` gives. Where this thread is interrupted meanwhile, stop the build and wait for its end."""
-        with ThreadPoolExecutor(1, "build") as pool:  # leaving it waits
+        future: Future[_Result] = Future()
+        begin, ended = threading.Event(), threading.Event()
+
+        def work() -> None:
+            begin.wait()
             try:
-                return pool.submit(build).result()
-            except BaseException:
-                self._cancelled.set()
-                raise
+                if not self._cancelled.is_set():
+                    future.set_result(build())
+            except BaseException as error:
+                future.set_exception(error)
             finally:
-                self._bar.close()
+                ended.set()
+
+        # until `begin` it holds nothing, should a signal come inside `start`
+        threading.Thread(target=work, name="build", daemon=True).start()
+        try:
+            begin.set()
+            _wait_for(ended)
+            return future.result()
+        except BaseException:
+            self._cancelled.set()
+            raise
+        finally:
+            begin.set()
+            _wait_for(ended)
+            self._bar.close()
 
     def attach(self, trt: Any, config: Any) -> None:
         """Have TensorRT report to this, where its version can."""
@@ -61,6 +80,15 @@ class BuildProgress:
 
     def phase_finish(self, phase: str) -> None:
         """A phase has ended, also where it was stopped."""
+
+
+def _wait_for(event: threading.Event) -> None:
+    """Wait in short steps: Python raises between two where a signal reached another thread.
+
+    `Thread.join` will not do: in Python 3.11 a thread whose join was interrupted counts as ended and runs on.
+    """
+    while not event.wait(_POLL_S):
+        pass
 
 
 def _monitor(trt: Any, progress: BuildProgress) -> Any:
