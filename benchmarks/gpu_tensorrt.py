@@ -96,13 +96,9 @@ def _streamed(
 def _whole(
     stack: ExitStack, package: Package, backend: str, gpu: int, frame: NDArray[np.uint8], precision: str
 ) -> Made:
-    device = open_device(backend, gpu)
-    with ExitStack() as undo:
-        undo.callback(device.close)
-        engine = load_engine(package, "model", backend, precision, device=device)
-        whole = Whole(engine, package.manifest.input)
-        undo.pop_all()
-    stack.callback(whole.close)  # which closes engine and device
+    _device, engine = _opened(stack, package, backend, gpu, precision, "model")
+    whole = Whole(engine, package.manifest.input)
+    stack.callback(whole.close)
     return Made(lambda: whole.segment(frame)[0])
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -196,6 +197,34 @@ def test_memory_is_what_it_says(trained: Trained, trunk: TensorRTEngine, batches
         context.close()
         context.close()
     assert free - trunk.device.free_bytes() <= 64 * MIB
+
+
+def test_no_room_to_grow_is_one_error_and_everything_closes(
+    trunk: TensorRTEngine, batches: Batches, context: TensorRTContext
+) -> None:
+    batches.run(context, 0, 1)
+    with filled(trunk.device), pytest.raises(EngineError):
+        batches.prepare(context, 0, 4)
+    context.close()
+    other = trunk.create_context()
+    batches.run(other, 0, 4)
+    other.close()
+
+
+@contextmanager
+def filled(device: CudaDevice) -> Iterator[None]:
+    """Nothing of the GPU's memory is left but pieces of less than 64 KiB."""
+    taken, size = [], device.free_bytes()
+    while size >= 1 << 16:
+        try:
+            taken.append(device.allocate(size))
+        except EngineError:
+            size //= 2
+    try:
+        yield
+    finally:
+        for address in taken:
+            device.release(address)
 
 
 def test_opening_and_closing_leaves_no_memory_behind(trained: Trained, backend: str, precision: str) -> None:

@@ -65,7 +65,8 @@ def test_chunks_give_the_same_labels_however_many_contexts(
 @pytest.mark.parametrize(("contexts", "chunk"), [(1, 1), (2, 1), (3, 4)])
 def test_every_context_runs_graphs(trained: Trained, backend: str, precision: str, contexts: int, chunk: int) -> None:
     with Executor(trained.package, contexts, chunk, backend, precision) as executor:
-        stream = executor._run
+        stream = executor._idle.get()
+        executor._idle.put(stream)
         assert isinstance(stream, Stream)
         (lane,) = stream._lanes
         assert isinstance(lane._stem, TensorRTContext)
@@ -83,7 +84,8 @@ def test_the_whole_graph_in_one_plan(trained: Trained, backend: str, precision: 
     engine = load_engine(trained.package, "model", backend, precision, device=device)
     whole = Whole(engine, trained.package.manifest.input)
     labels = [whole.segment(frame)[0] for frame in trained.frames]
-    whole.close()
+    for thing in (whole, engine, device):
+        thing.close()
     assert agreement(labels, trained.expected) >= CLOSE
     assert agreement(labels, alone) >= CLOSE
 
