@@ -42,7 +42,7 @@ $(VENV)/.ready-test: $(VENV)/.ready
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
-train: setup     ## the shipped checkpoint, again, from nothing (it took half an hour of one core)
+train: setup     ## the shipped checkpoint, again, from nothing (it took 40 minutes of one core)
 	$(SPLITMERGE) train --model $(MODEL) --out runs/$(MODEL)
 
 export: setup    ## checkpoint in, verified package out
