@@ -173,7 +173,7 @@ def _complete(machine: Machine, device: DeviceState, operation: Operation | None
     if known:
         machine.wait([operation], device)
     else:
-        operation.done.wait()
+        machine.wait_for(operation)
         machine.check(device, synchronising=True)
 
 

@@ -7,6 +7,7 @@ import importlib.machinery
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +25,7 @@ from emulator.timeline import Timeline
 __all__ = ["Emulator"]
 
 _PYCUDA_VERSION = "2026.1"
+_UNTIL_THE_END = 60  # seconds for all streams to do what is still enqueued
 
 
 class Emulator:
@@ -102,6 +104,10 @@ class Emulator:
         """Bytes of device memory that are allocated, contexts' own included."""
         return self._machine.devices[device].memory.used
 
+    def alive(self) -> list[str]:
+        """What was made and is not gone yet, in words."""
+        return [what for _, what, _ in self._machine.alive.values()]
+
     def contents(self, address: int, size: int, device: int = 0) -> bytes:
         """What lies in device memory now, whatever is in flight. For assertions about what is NOT there yet."""
         block, start = self._machine.devices[device].memory.find(address, size, "Emulator.contents")
@@ -131,12 +137,17 @@ class Emulator:
         machine = self._machine
         if machine.closed:
             return
-        gc.collect()
+        if machine.alive:
+            gc.collect()  # what only a cycle still holds is no leak
         for device in machine.devices:
             for stream in device.streams:
                 stream.finish()
+        end = time.monotonic() + _UNTIL_THE_END
+        for device in machine.devices:
             for stream in device.streams:
-                stream.thread.join(timeout=60)
+                stream.thread.join(max(0.0, end - time.monotonic()))
+                if stream.thread.is_alive():
+                    self._ledger.note("deadlock", f"{stream} still waits for something when the emulator is closed.")
         if check_leaks:
             self._note_leaks()
         machine.closed = True
@@ -162,10 +173,11 @@ class Emulator:
     def _note_leaks(self) -> None:
         machine = self._machine
         for kind, what, device in machine.alive.values():
-            if kind == "stream" and machine.devices[device].retained == 0:
+            state = machine.devices[device]
+            if kind in ("stream", "event") and state.retained == 0:
                 continue  # it went with its context
-            if kind == "event" and machine.devices[device].retained == 0:
-                continue
+            if kind != "context" and (state.lost or state.error is not None):
+                continue  # after an error nothing can be given back
             self._ledger.note("leak", f"{kind} left alive: {what}.")
         for thread, stack in machine.stacks.items():
             left = [context for context in stack if context._valid]

@@ -240,8 +240,13 @@ def _guarded(machine: Machine, name: str, function: Callable[..., int]) -> Calla
                 raise failure.error
             return LAUNCH_FAILED if failure.error is None else failure.error
         if device is not None and machine.devices[device].lost:
+            if name.endswith("Destroy"):
+                function(*arguments)  # it fails, too, and there is nothing left to do
             return LAUNCH_FAILED
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        except Error:  # an earlier one of the device
+            return LAUNCH_FAILED
 
     call.__name__ = name
     return call

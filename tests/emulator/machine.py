@@ -154,10 +154,15 @@ class Machine:
         """Wait for operations, then raise the device's error, or know them to be done."""
         for operation in operations:
             if operation is not None:
-                operation.done.wait()
+                self.wait_for(operation)
                 if device.error is None:
                     self.learn(operation.clock)
         self.check(device, synchronising=True)
+
+    def wait_for(self, operation: Operation) -> None:
+        """Wait until an operation is done; the host does not know more by that."""
+        if not operation.done.wait(_FOREVER):
+            self.ledger.broken("deadlock", f"{operation.work.label} on {operation.stream} never ends.")
 
     def in_use(self, block: Any) -> str | None:
         """What may still use the block, as far as the host knows."""
@@ -176,7 +181,7 @@ class Machine:
         for stream in device.streams:
             if not stream.default:
                 stream.finish()
-        if left:
+        if left and device.error is None and not device.lost:  # after an error nothing can be given back
             self.ledger.broken(
                 "released-too-early",
                 f"The primary context of device {device.index} was released while these were alive: {', '.join(left)}.",
@@ -196,6 +201,7 @@ class Machine:
         return EventState(device, timed)
 
 
+_FOREVER = 300  # seconds after which work that a test waits for will never end
 _SOFT = ("stream", "event")  # pycuda lets them go with their context without a word
 
 

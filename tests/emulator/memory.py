@@ -47,7 +47,7 @@ class Block:
     freed: bool = False
     typed: list[tuple[int, int, np.dtype[Any]]] = field(default_factory=list)
     accesses: list[Access] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: Any = field(default_factory=threading.RLock)
 
     def write(self, start: int, data: NDArray[np.uint8], dtype: np.dtype[Any] | None) -> None:
         """Put bytes at `start`; `dtype` is what they are numbers of, None where that is not known."""

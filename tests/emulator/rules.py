@@ -30,7 +30,7 @@ class Ledger:
         self.violations: list[Violation] = []
         self.tolerated: list[Violation] = []
         self._tolerate = frozenset(tolerate)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor may note something while this thread does
 
     def note(self, rule: str, message: str) -> RuleBroken | None:
         """Record a violation and give the exception that says so; None where the rule is tolerated."""

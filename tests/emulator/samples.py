@@ -121,7 +121,8 @@ class Box:
 
     def end(self) -> None:
         """Detach what `use` kept. All that was made must be gone."""
-        gc.collect()
+        if len(self.emulator.alive()) > len(self._kept):
+            gc.collect()
         while self._kept:
             self._kept.popitem()[1].detach()
 

@@ -131,6 +131,9 @@ def test_what_fails_on_the_device_shows_at_the_next_synchronise_and_stays(box: B
     with pytest.raises(box.cuda.LaunchError):
         box.cuda.mem_alloc(16)
     assert not runner.start()  # TensorRT does not raise
+    graph = capture(box, runner.stream, lambda: None)
+    assert launch(box, graph, runner.stream) == 0  # it has no work
+    destroy(box, graph)
     assert target.tobytes() == b"\xa5" * ENTRY
     runner.input.free()  # cleaning up works
     with box.use(1):  # and the other device does, too
