@@ -106,7 +106,7 @@ class Emulator:
 
     def alive(self) -> list[str]:
         """What was made and is not gone yet, in words."""
-        return [what for _, what, _ in self._machine.alive.values()]
+        return [what for _, what, _ in list(self._machine.alive.values())]
 
     def contents(self, address: int, size: int, device: int = 0) -> bytes:
         """What lies in device memory now, whatever is in flight. For assertions about what is NOT there yet."""
@@ -172,14 +172,14 @@ class Emulator:
 
     def _note_leaks(self) -> None:
         machine = self._machine
-        for kind, what, device in machine.alive.values():
+        for kind, what, device in list(machine.alive.values()):
             state = machine.devices[device]
             if kind in ("stream", "event") and state.retained == 0:
                 continue  # it went with its context
             if kind != "context" and (state.lost or state.error is not None):
                 continue  # after an error nothing can be given back
             self._ledger.note("leak", f"{kind} left alive: {what}.")
-        for thread, stack in machine.stacks.items():
+        for thread, stack in list(machine.stacks.items()):
             left = [context for context in stack if context._valid]
             if left:
                 self._ledger.note(

@@ -2,38 +2,27 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from emulator.binding import ExecutionState, bound_regions
 from emulator.common import Dims, Managed
 from emulator.enums import Severity
 from emulator.errors import Error
 from emulator.inference import inference
 from emulator.machine import Machine
-from emulator.memory import ALIGNMENT, Block, Region
+from emulator.memory import ALIGNMENT
 from emulator.plan import Tensor
-from emulator.sizes import activation_bytes, bytes_for_shapes
-from emulator.streams import Operation, StreamState
+from emulator.sizes import bytes_for_shapes
+from emulator.streams import StreamState
 
 if TYPE_CHECKING:
-    from emulator.engine import EngineState, ICudaEngine
+    from emulator.engine import ICudaEngine
 
-__all__ = ["ExecutionState", "IExecutionContext"]
+__all__ = ["IExecutionContext"]
 
 _IN_A_CALL = 0.0002  # seconds that a call holds the context at least, so that two threads in it meet
-
-
-class ExecutionState:
-    """What outlives a single call. `block` is the context's own memory, None where the user manages it."""
-
-    def __init__(self, engine: "EngineState", block: Block | None) -> None:
-        self.engine, self.block = engine, block
-        self.last: Operation | None = None
-        self.enqueued: set[Any] = set()
-        self.destroyed = False
 
 
 class IExecutionContext(Managed):
@@ -150,7 +139,7 @@ class IExecutionContext(Managed):
                 return self._refuse("unset-shape", f"execute_async_v3: no shape was set for {', '.join(missing)}")
             shapes = dict(self._shapes)
             key = (tuple(shapes.items()), self.active_optimization_profile)
-            regions = self._regions(shapes)
+            regions = bound_regions(self._state, shapes, self._addresses, self._memory, self._needed, self._refuse)
             if regions is None:
                 return False
             if stream.capture is not None and key not in self._state.enqueued:
@@ -164,62 +153,6 @@ class IExecutionContext(Managed):
                 return self._say(f"enqueueV3: Error Code 1: Cuda Runtime ({error})")
             self._state.enqueued.add(key)
             return True
-
-    def _regions(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Region] | None:
-        """Where inputs, outputs and the context's own memory lie; None where a rule was broken and is tolerated."""
-        engine = self._state.engine
-        wanted = {**shapes, **engine.output_shapes(shapes)}
-        found: dict[str, Region] = {}
-        for name, shape in wanted.items():
-            address = self._addresses.get(name, 0)
-            what = f"execute_async_v3: {name}"
-            if not address:
-                self._refuse("unset-address", f"{what} has no address")
-                return None
-            if address % ALIGNMENT:
-                self._refuse("misaligned", f"{what} at {address:#x} does not begin at a multiple of {ALIGNMENT} bytes")
-                return None
-            size = int(np.prod(shape)) * engine.dtype(name).itemsize
-            block, start = self._device.memory.find(address, size, what)
-            found[name] = Region(block, start, start + size, not engine.tensors[name].is_input, f"its {name}")
-        scratch = self._scratch()
-        if scratch is not None:
-            found[""] = scratch
-        self._check_overlap(found)
-        return found
-
-    def _scratch(self) -> Region | None:
-        own, rule = self._state.block, "shared-context-memory"
-        if own is not None:
-            return Region(own, 0, own.size, True, "its own memory", rule)
-        plan = self._state.engine.plan
-        needed = self._needed if self._needed is not None else activation_bytes(plan.tensors, plan.profiles)
-        if not needed:
-            return None
-        if self._memory is None:
-            self._refuse("no-device-memory", "execute_async_v3: set_device_memory was not called")
-            return None
-        address, size = self._memory
-        if size < needed:
-            self._refuse(
-                "too-little-device-memory",
-                f"execute_async_v3: the device memory has {size} bytes and {needed} are needed (device_memory_size_v2, "
-                "or what update_device_memory_size_for_shapes() gives after the shapes are set)",
-            )
-        block, start = self._device.memory.find(address, size, "execute_async_v3: the device memory")
-        return Region(block, start, start + size, True, "its device memory", rule)
-
-    def _check_overlap(self, regions: Mapping[str, Region]) -> None:
-        entries = list(regions.items())
-        for i, (name, one) in enumerate(entries):
-            for other_name, other in entries[i + 1 :]:
-                touch = one.block is other.block and one.start < other.stop and other.start < one.stop
-                if touch and (one.writes or other.writes):
-                    self._refuse(
-                        "overlap",
-                        f"execute_async_v3: {name or 'the device memory'} and {other_name or 'the device memory'} "
-                        "lie in the same bytes",
-                    )
 
     def _range(self, tensor: Tensor) -> tuple[list[int], list[int]]:
         profiles = self._state.engine.plan.profiles

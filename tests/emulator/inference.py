@@ -9,7 +9,7 @@ from emulator.memory import Region
 from emulator.streams import Operation, Work
 
 if TYPE_CHECKING:
-    from emulator.execution import ExecutionState
+    from emulator.binding import ExecutionState
 
 __all__ = ["inference"]
 

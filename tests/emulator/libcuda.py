@@ -39,6 +39,14 @@ NAMES = {
     CAPTURE_WRONG_THREAD: "attempt to terminate a thread-local capture sequence from another thread",
     999: "unknown error",
 }
+SYMBOLS = {
+    INVALID_VALUE: "INVALID_VALUE",
+    NO_DEVICE: "NO_DEVICE",
+    INVALID_DEVICE: "INVALID_DEVICE",
+    LAUNCH_FAILED: "LAUNCH_FAILED",
+    CAPTURE_INVALIDATED: "STREAM_CAPTURE_INVALIDATED",
+    999: "UNKNOWN",
+}
 
 
 def _integer(value: Any) -> int:
@@ -63,7 +71,7 @@ class LibCuda:
         self._texts = {code: text.encode() for code, text in NAMES.items()}
         functions: list[Callable[..., int]] = [
             self._cuInit, self._cuDriverGetVersion, self._cuDeviceGetCount, self._cuDeviceGet, self._cuDeviceGetName,
-            self._cuDeviceGetAttribute, self._cuDeviceTotalMem_v2, self._cuGetErrorString,
+            self._cuDeviceGetAttribute, self._cuDeviceTotalMem_v2, self._cuGetErrorString, self._cuGetErrorName,
             self._cuStreamBeginCapture_v2, self._cuStreamEndCapture, self._cuGraphInstantiateWithFlags,
             self._cuGraphLaunch, self._cuGraphExecDestroy, self._cuGraphDestroy,
         ]  # fmt: skip
@@ -110,6 +118,10 @@ class LibCuda:
     def _cuGetErrorString(self, code: Any, text: Any) -> int:
         words = self._texts.get(_integer(code))
         return INVALID_VALUE if words is None else _stored(text, words)
+
+    def _cuGetErrorName(self, code: Any, name: Any) -> int:
+        symbol = SYMBOLS.get(_integer(code))
+        return INVALID_VALUE if symbol is None else _stored(name, f"CUDA_ERROR_{symbol}".encode())
 
     def _cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:
         machine, state = self._machine, self._stream("cuStreamBeginCapture", stream)

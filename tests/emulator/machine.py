@@ -7,7 +7,7 @@ from typing import Any
 from emulator import errors
 from emulator.device import DeviceState, EmulatedDevice
 from emulator.failures import Failures
-from emulator.memory import Access, HostMemory, Region
+from emulator.memory import Access, HostMemory, Region, handles
 from emulator.rules import Ledger, RuleBroken
 from emulator.streams import Clock, EventState, Operation, StreamState, Work, merge
 from emulator.timeline import Timeline
@@ -52,7 +52,11 @@ class Machine:
 
     def born(self, thing: object, kind: str, device: int) -> None:
         """Something that must be gone when the emulator is closed."""
-        self.alive[id(thing)] = (kind, repr(thing), device)
+        with self.lock:
+            leaked = self.alive.pop(id(thing), None)  # of something that went where it could not be freed
+            if leaked is not None:
+                self.alive[-next(handles)] = leaked
+            self.alive[id(thing)] = (kind, repr(thing), device)
 
     def dead(self, thing: object) -> None:
         self.alive.pop(id(thing), None)
@@ -173,7 +177,7 @@ class Machine:
 
     def release_primary(self, device: DeviceState) -> None:
         """The last retain was given back: the primary context is destroyed with all that is in it."""
-        left = [what for kind, what, index in self.alive.values() if index == device.index and kind not in _SOFT]
+        left = [what for kind, what, index in list(self.alive.values()) if index == device.index and kind not in _SOFT]
         device.generation += 1
         for block in device.memory.alive:
             block.accesses.clear()

@@ -6,7 +6,20 @@ import importlib.machinery
 import types
 from collections.abc import Iterable
 
-from emulator import allocations, builder, common, contexts, copies, engine, enums, errors, execution, network, queues
+from emulator import (
+    allocations,
+    builder,
+    common,
+    contexts,
+    copies,
+    engine,
+    enums,
+    errors,
+    execution,
+    network,
+    queues,
+    settings,
+)
 
 __all__ = ["AUTOINIT", "MODULES"]
 
@@ -31,7 +44,8 @@ _TENSORRT = [
     (enums, "LayerInformationFormat LayerType MemoryPoolType NetworkDefinitionCreationFlag OnnxParserFlag"),
     (enums, "ProfilingVerbosity TensorIOMode TensorLocation nptype"),
     (network, "ILayer INetworkDefinition ITensor OnnxParser ParserError"),
-    (builder, "Builder IBuilderConfig IOptimizationProfile IProgressMonitor ITimingCache"),
+    (builder, "Builder"),
+    (settings, "IBuilderConfig IOptimizationProfile IProgressMonitor ITimingCache"),
     (engine, "EngineInspector ICudaEngine Runtime"),
     (execution, "IExecutionContext"),
 ]

@@ -195,3 +195,5 @@ def test_a_count_is_stored_where_it_is_wanted(box: Box) -> None:
     assert box.libcuda.cuDeviceTotalMem_v2(ctypes.byref(memory), 0) == 0 and memory.value == 24 << 30
     assert box.libcuda.cuDriverGetVersion(ctypes.byref(version)) == 0 and version.value == 12080
     assert box.libcuda.cuDeviceGet(ctypes.byref(count), 2) == 101
+    words = ctypes.c_char_p()
+    assert box.libcuda.cuGetErrorName(101, ctypes.byref(words)) == 0 and words.value == b"CUDA_ERROR_INVALID_DEVICE"

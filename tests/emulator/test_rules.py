@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from emulator import RuleBroken, cases_driver, cases_engines, cases_graphs, cases_streams
+from emulator import (
+    RuleBroken,
+    cases_addresses,
+    cases_driver,
+    cases_engines,
+    cases_graphs,
+    cases_memory,
+    cases_streams,
+)
 from emulator.samples import CASES, Case
 
 FOLDER = Path(__file__).parent
@@ -13,7 +21,7 @@ SCRIPTS = [pytest.param(case, id=f"{case.rule}: {case.script.__name__}") for cas
 # said of what cannot be made to happen by a script that uses the stand-ins alone
 ELSEWHERE = {"two-emulators", "destroyed-stream", "deadlock"}
 
-assert cases_driver and cases_engines and cases_graphs and cases_streams
+assert cases_addresses and cases_driver and cases_engines and cases_graphs and cases_memory and cases_streams
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -29,7 +37,7 @@ def test_the_right_script_passes(case: Case) -> None:
 
 
 def test_every_rule_has_a_script_and_a_row() -> None:
-    named = re.compile(r"(?:broken|note|_refuse)\(\s*\"([a-z-]+)\"")
+    named = re.compile(r"(?:broken|note|refuse)\(\s*\"([a-z-]+)\"")
     inside = {
         rule for path in FOLDER.glob("*.py") if "test" not in path.name for rule in named.findall(path.read_text())
     }
