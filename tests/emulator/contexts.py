@@ -240,6 +240,8 @@ def activates(ward: Context, what: str, quiet: bool) -> bool:
     current = Context.get_current()
     if current is ward or ward._thread is here:
         return True
+    if ward._device.error is not None or ward._device.lost:
+        return False  # there is nothing left to give back
     warnings.warn(f"{what} in out-of-thread context could not be cleaned up", UserWarning, stacklevel=3)
     error = machine.ledger.note(
         "out-of-thread-cleanup",

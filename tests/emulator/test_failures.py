@@ -9,7 +9,7 @@ import pytest
 
 from emulator import EmulatedDevice, RuleBroken
 from emulator.cases_graphs import begin, capture, destroy, launch
-from emulator.samples import ENTRY, WIDTH, Box, Runner
+from emulator.samples import ENTRY, WIDTH, Box, Runner, in_thread
 
 
 @pytest.fixture
@@ -175,6 +175,13 @@ def test_a_lost_device_fails_every_call(box: Box) -> None:
         other = Runner(box)
         assert other.start()
         assert (other.result() == 3).all()
+
+
+def test_what_a_lost_device_holds_may_go_anywhere(box: Box) -> None:
+    kept = [box.cuda.Stream(), box.cuda.mem_alloc(16), box.pinned()]
+    box.emulator.lose(0)
+    in_thread(kept.clear)
+    assert box.emulator.violations == []
 
 
 def test_tolerated_rules_give_the_documented_result(start: Callable[..., Box]) -> None:
