@@ -36,7 +36,7 @@ def chosen(graph: ir.Graph, layers: Collection[str] | None) -> list[ir.Node]:
 def int8_uses(graph: ir.Graph, layers: Collection[ir.Node]) -> list[Use]:
     """What shall read int8 where the convolutions `layers` do: they themselves, and the shortcuts of their sums.
 
-    In the order of the tensors that are read.
+    A shortcut is quantised where a convolution reads the same tensor, or has made it, be that in front of a cut.
     """
     everywhere = chosen(graph, None)
     read = {root(source_of(node)) for node in everywhere}
@@ -50,7 +50,7 @@ def int8_uses(graph: ir.Graph, layers: Collection[ir.Node]) -> list[Use]:
             if index is None or source_of(node, 1 - index).producer() not in layers:
                 continue
             start = root(source_of(node, index))
-            if start in read or start.producer() in everywhere:
+            if start in read or start.is_graph_input() or start.producer() in everywhere:
                 uses.append((node, index))
     return uses
 

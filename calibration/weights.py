@@ -33,7 +33,7 @@ def scales_for(thresholds: ArrayLike) -> Array:
     wanted = np.asarray(thresholds, np.float64) / LEVELS
     with np.errstate(over="ignore"):
         near = wanted.astype(np.float16)
-    up = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
+        up = np.where(near < wanted, np.nextafter(near, np.float16(np.inf)), near)
     return np.maximum(up, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
 
 
