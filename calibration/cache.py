@@ -4,7 +4,8 @@
   "format": 1,
   "made": {"graphs": {part: SHA-256}, "data": name, "data_sha256", "images", "methods", "versions"},
   "tensors": {name: {"minimum", "maximum", "zeros" (share, 0..1), "thresholds": {method: value}}},
-  "same_as": {other tensor: name}     tensors of the graphs that hold the same values, reshaped or transposed
+  "same_as": {other tensor: name},    tensors of the graphs that hold the same values, reshaped or transposed
+  "channels": {name: {"ranges": [largest |x| of each], "means": [...]}}
 }
 """
 
@@ -12,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from calibration.collect import Collected
 from calibration.images import DataHash
@@ -27,6 +30,7 @@ from splitmerge.package import Package
 __all__ = [
     "FORMAT",
     "Calibration",
+    "Channels",
     "Made",
     "Observed",
     "made_from",
@@ -36,6 +40,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,21 @@ class Observed:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """The largest |x| and the mean of each channel (axis 1) of a tensor, in the order of channels."""
+
+    ranges: tuple[float, ...]
+    means: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Ranges of a package's tensors by several methods, and what they were made from."""
 
     made: Made
     tensors: Mapping[str, Observed]
     same_as: Mapping[str, str]
+    channels: Mapping[str, Channels]
 
     def by_tensor(self, method: str) -> dict[str, float]:
         """The thresholds by one method, above 0, for every tensor of stem, trunk and model whose range is known.
@@ -77,6 +91,17 @@ class Calibration:
             have = ", ".join(self.made.methods)
             raise InputError(f"The ranges were made by {have}, and {method} was asked for: calibrate with it.")
         own = {name: observed.thresholds[method] for name, observed in self.tensors.items()}
+        return self._everywhere(own)
+
+    def channel_ranges(self) -> dict[str, NDArray[np.float64]]:
+        """The largest |x| of each channel `[C]`, for the tensors of `by_tensor`; of a moved one as before that."""
+        return self._everywhere({name: np.array(channels.ranges) for name, channels in self.channels.items()})
+
+    def channel_means(self) -> dict[str, NDArray[np.float64]]:
+        """The mean of each channel `[C]`, for the same tensors."""
+        return self._everywhere({name: np.array(channels.means) for name, channels in self.channels.items()})
+
+    def _everywhere(self, own: dict[str, _T]) -> dict[str, _T]:
         return own | {name: own[collected] for name, collected in self.same_as.items()}
 
 
@@ -98,8 +123,12 @@ def ranges_from_collected(made: Made, collected: Collected) -> Calibration:
         name: Observed(s.minimum, s.maximum, s.zeros / s.count, thresholds(s, made.methods))
         for name, s in collected.statistics.items()
     }
+    channels = {
+        name: Channels(tuple(s.channel_ranges.tolist()), tuple(s.channel_means.tolist()))
+        for name, s in collected.statistics.items()
+    }
     others = {name: tensor for name, tensor in collected.same_as.items() if name != tensor}
-    return Calibration(made, tensors, others)
+    return Calibration(made, tensors, others, channels)
 
 
 def write_cache(path: Path, calibration: Calibration) -> None:
@@ -158,4 +187,9 @@ def _calibration(value: Mapping[str, Any]) -> Calibration:
     unknown = set(value["same_as"].values()) - set(tensors)
     if unknown:
         raise ValueError(f"the tensor {min(unknown)!r}")
-    return Calibration(made, tensors, value["same_as"])
+    channels = {name: _channels(value["channels"][name]) for name in tensors}
+    return Calibration(made, tensors, value["same_as"], channels)
+
+
+def _channels(value: Mapping[str, Any]) -> Channels:
+    return Channels(tuple(map(float, value["ranges"])), tuple(map(float, value["means"])))

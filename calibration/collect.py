@@ -6,6 +6,7 @@ whole. Memory does not depend on the number of images, and on their size only as
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,20 @@ def collect(
     seen: Seen | None = None,
     save_every: int = SAVE_EVERY,
     segment_bytes: int = SEGMENT_BYTES,
+    models: Mapping[str, onnx.ModelProto] | None = None,
 ) -> Collected:
     """Collect statistics of `tensors` (inputs of convolutions and residual additions where None) over all images.
 
+    `models` by part take the place of the package's own float32 graphs: the same network with other weights, say.
     With a file `resume`, the state is saved there every `save_every` images and on Ctrl-C, and taken up again if
     graphs, tensors and the images so far are the same; a finished collection removes it. `seen(count, statistics)` is
     called after each image. Raises InputError for tensors that do not exist, images that cannot be used and values that
     are not finite, EngineError where ONNX Runtime fails.
     """
-    graphs = package.parts("fp32")
-    models = {part: onnx.load(package.path(graph)) for part, graph in graphs.items()}
+    models = models or {part: onnx.load(package.path(graph)) for part, graph in package.parts("fp32").items()}
     taps = taps_of(models, package.manifest.cut, tensors)
     network = _Network(package, models, taps, segment_bytes)
-    hashes = {part: graph.sha256 for part, graph in graphs.items()}
+    hashes = {part: sha256(model.SerializeToString(deterministic=True)).hexdigest() for part, model in models.items()}
     key = {"graphs": hashes, "tensors": taps.names, "bins": BINS, "onnxruntime": onnxruntime.__version__}
     frames, digest, state = _begin(images, resume, key, taps)
     done = state.images

@@ -14,7 +14,8 @@ from splitmerge.files import new_file
 
 __all__ = ["State", "read_state", "write_state"]
 
-_NUMBERS = ("exponent", "minimum", "maximum", "count", "zeros", "total")
+_NUMBERS = ("exponent", "count", "zeros")
+_CHANNELS = ("lowest", "highest", "totals")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def write_state(path: Path, state: State) -> None:
         "images": state.images,
         "data_sha256": state.data_sha256,
         # JSON keeps every digit of a float64.
-        "tensors": [[s.name, *(getattr(s, number) for number in _NUMBERS)] for s in state.statistics.values()],
+        "tensors": [_numbers(statistics) for statistics in state.statistics.values()],
     }
     with new_file(path) as temporary, temporary.open("wb") as file:
         histograms = np.stack([s.histogram for s in state.statistics.values()])
@@ -49,8 +50,14 @@ def read_state(path: Path, key: Mapping[str, Any]) -> State | None:
         if head["key"] != json.loads(json.dumps(key)):
             return None
         statistics = {}
-        for (name, *numbers), histogram in zip(head["tensors"], histograms, strict=True):
-            statistics[name] = TensorStatistics(name, histogram, **dict(zip(_NUMBERS, numbers, strict=True)))
+        for numbers, histogram in zip(head["tensors"], histograms, strict=True):
+            numbers |= {field: np.array(numbers[field], np.float64) for field in _CHANNELS}
+            statistics[numbers["name"]] = TensorStatistics(histogram=histogram, **numbers)
         return State(key, head["images"], head["data_sha256"], statistics)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
+
+
+def _numbers(statistics: TensorStatistics) -> dict[str, Any]:
+    channels = {field: getattr(statistics, field).tolist() for field in _CHANNELS}
+    return {field: getattr(statistics, field) for field in ("name", *_NUMBERS)} | channels

@@ -6,7 +6,7 @@ what they would hold had the last range been there from the start: the order of 
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from splitmerge.errors import InputError
 
 __all__ = ["BINS", "TensorStatistics"]
+
+Floats = NDArray[np.float64]
 
 BINS = 8192
 """Bins of the histogram. The largest value lies in the upper half, so a bin is at most 1/4096 of it: a hundredth of a
@@ -31,22 +33,43 @@ _CHUNK = 1 << 17
 class TensorStatistics:
     """Statistics of one tensor. `histogram[i]` counts the values with i <= |x| / bin_width < i + 1, but not the zeros.
 
-    `minimum, maximum` are 0 before the first value; `total` is the sum of all values.
+    `lowest, highest, totals` float64 `[C]` are the extremes and the sums of each channel, that is, of each index along
+    axis 1 of tensors `[N,C,H,W]`; tensors of another rank count as one channel. Empty before the first value.
     """
 
     name: str
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     exponent: int = _SMALLEST_EXPONENT
-    minimum: float = 0.0
-    maximum: float = 0.0
     count: int = 0
     zeros: int = 0
-    total: float = 0.0
+    lowest: Floats = field(default_factory=lambda: np.zeros(0))
+    highest: Floats = field(default_factory=lambda: np.zeros(0))
+    totals: Floats = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def minimum(self) -> float:
+        """The smallest value; 0 before the first."""
+        return float(self.lowest.min()) if self.count else 0.0
+
+    @property
+    def maximum(self) -> float:
+        """The largest value; 0 before the first."""
+        return float(self.highest.max()) if self.count else 0.0
 
     @property
     def absolute_maximum(self) -> float:
         """The largest |x|."""
-        return max(-self.minimum, self.maximum, 0.0)
+        return max(-self.minimum, self.maximum)
+
+    @property
+    def channel_ranges(self) -> Floats:
+        """The largest |x| of each channel, `[C]`."""
+        return np.maximum(-self.lowest, self.highest)
+
+    @property
+    def channel_means(self) -> Floats:
+        """The mean of each channel, `[C]`."""
+        return self.totals * len(self.totals) / max(1, self.count)
 
     @property
     def bin_width(self) -> float:
@@ -56,7 +79,8 @@ class TensorStatistics:
     def update(self, values: NDArray[np.floating], where: str = "the data") -> None:
         """Take in all values of an array of any shape. `where` they come from is told in errors.
 
-        Raises InputError where values are not floating-point numbers or not finite; the statistics are as before then.
+        Raises InputError where values are not floating-point numbers or not finite, ValueError for another number of
+        channels than before; the statistics are as before then.
         """
         if not np.issubdtype(values.dtype, np.floating):
             raise InputError(
@@ -65,12 +89,19 @@ class TensorStatistics:
         flat = values.reshape(-1)
         if not flat.size:
             return
-        minimum, maximum = float(flat.min()), float(flat.max())  # either is NaN where a value is
-        if not (math.isfinite(minimum) and math.isfinite(maximum)):
+        channels = values.shape[1] if values.ndim == 4 else 1
+        if self.count and len(self.totals) != channels:
+            raise ValueError(f"Tensor {self.name} had {len(self.totals)} channels and has {channels}.")
+        by_channel = values.reshape(-1, channels, values[0, 0].size if values.ndim == 4 else flat.size)
+        lowest, highest = by_channel.min((0, 2)), by_channel.max((0, 2))  # either is NaN where a value is
+        if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
             raise InputError(self._not_finite(flat, where))
-        self._include(max(-minimum, maximum))
-        self.minimum = min(self.minimum, minimum) if self.count else minimum
-        self.maximum = max(self.maximum, maximum) if self.count else maximum
+        self._include(max(-float(lowest.min()), float(highest.max())))
+        totals = by_channel.sum((0, 2), np.float64)
+        if self.count:
+            lowest, highest = np.minimum(self.lowest, lowest), np.maximum(self.highest, highest)
+            totals += self.totals
+        self.lowest, self.highest, self.totals = lowest.astype(np.float64), highest.astype(np.float64), totals
         self.count += flat.size
         scale = math.ldexp(1.0, _LOG_BINS - self.exponent)
         for start in range(0, flat.size, _CHUNK):
@@ -78,8 +109,7 @@ class TensorStatistics:
 
     def copy(self) -> "TensorStatistics":
         """The statistics as they are now."""
-        values = {name: getattr(self, name) for name in ("minimum", "maximum", "count", "zeros", "total")}
-        return TensorStatistics(self.name, self.histogram.copy(), self.exponent, **values)
+        return replace(self, histogram=self.histogram.copy())  # the other arrays are never changed in place
 
     def _add(self, chunk: NDArray[np.floating], scale: float) -> None:
         zeros = chunk.size - int(np.count_nonzero(chunk))
@@ -88,7 +118,6 @@ class TensorStatistics:
         self.histogram += np.bincount(positions.astype(np.intp), minlength=BINS)
         self.histogram[0] -= zeros
         self.zeros += zeros
-        self.total += float(chunk.sum(dtype=np.float64))
 
     def _include(self, largest: float) -> None:
         """Widen the range until `largest` lies below its end."""

@@ -71,6 +71,16 @@ def test_moved_tensors_have_the_range_of_the_tensor_they_come_from(collected, ca
             assert by_tensor[name] == calibration.tensors[source].thresholds[method] > 0
 
 
+def test_channels_come_along(tmp_path, made, calibration, collected):
+    write_cache(tmp_path / "calibration.json", calibration)
+    cached = read_cache(tmp_path / "calibration.json", made)
+    means, ranges = cached.channel_means(), cached.channel_ranges()
+    for name, source in collected.same_as.items():
+        np.testing.assert_array_equal(means[name], collected.statistics[source].channel_means)
+        np.testing.assert_array_equal(ranges[name], collected.statistics[source].channel_ranges)
+    assert means["features"].shape == (4,)
+
+
 def test_a_method_that_was_not_used_is_refused(made, collected):
     some = ranges_from_collected(dataclasses.replace(made, methods=("minmax", "mse")), collected)
     with pytest.raises(InputError, match="made by minmax, mse, and entropy was asked for"):
@@ -108,6 +118,7 @@ DAMAGES = [
     (lambda value: value["tensors"]["features"]["thresholds"].pop("mse"), "lacks or misstates 'mse'"),
     (lambda value: value["same_as"].update(other="nothing"), "the tensor 'nothing'"),
     (lambda value: value["made"].update(surprise=1), "lacks or misstates"),
+    (lambda value: value["channels"].pop("features"), "lacks or misstates 'features'"),
 ]
 
 

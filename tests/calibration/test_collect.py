@@ -86,8 +86,9 @@ TENSOR = "features"
 def same(one, other):
     assert list(one) == list(other)
     for a, b in zip(one.values(), other.values(), strict=True):
-        np.testing.assert_array_equal(a.histogram, b.histogram)
-        for number in ("name", "exponent", "minimum", "maximum", "count", "zeros", "total"):
+        for array in ("histogram", "lowest", "highest", "totals"):
+            np.testing.assert_array_equal(getattr(a, array), getattr(b, array))
+        for number in ("name", "exponent", "count", "zeros"):
             assert getattr(a, number) == getattr(b, number)
 
 
@@ -122,7 +123,8 @@ def test_split_batches_in_segments_give_what_the_whole_graph_computes(shipped, o
             assert statistics.count == values.size
             assert statistics.maximum == pytest.approx(values.max(), abs=rounding)
             assert statistics.minimum == pytest.approx(values.min(), abs=rounding)
-            assert statistics.total == pytest.approx(values.sum(dtype=np.float64), abs=rounding * values.size)
+            mean = values.mean(dtype=np.float64)
+            assert statistics.channel_means.mean() == pytest.approx(mean, abs=rounding)
             limit = np.percentile(np.abs(values), 99.9)
             assert threshold(statistics, "percentile-99.9") == pytest.approx(limit, abs=2 * statistics.bin_width)
             compared.add(statistics.name)
@@ -187,6 +189,17 @@ def test_residual_additions_and_moved_tensors():
     taps = taps_of({"model": onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [value], []))}, None)
     assert taps.names == ("x", "a")
     assert taps.same_as == {"x": "x", "a": "a", "b": "a", "c": "a"}
+
+
+def test_the_same_network_with_other_weights(package, frames, collected):
+    models = {part: graph_of(package, part) for part in ("model", "stem", "trunk")}
+    name = next(node.input[1] for node in models["trunk"].graph.node if node.op_type == "Conv")
+    weight = next(weight for weight in models["trunk"].graph.initializer if weight.name == name)
+    weight.CopyFrom(onnx.numpy_helper.from_array(2 * onnx.numpy_helper.to_array(weight), name))
+    other = collect(package, frames, progress=False, models=models).statistics
+    assert list(other) == list(collected.statistics)
+    before, first, *rest = [other[n].absolute_maximum / collected.statistics[n].absolute_maximum for n in other]
+    assert (before, first) == (1, 1) and all(ratio > 1 for ratio in rest)
 
 
 def test_tensors_of_choice(package, frames, collected):

@@ -45,7 +45,7 @@ def test_statistics_are_numpys(kind):
     assert (statistics.minimum, statistics.maximum) == (values.min(), values.max())
     assert statistics.absolute_maximum == np.abs(values).max()
     assert (statistics.count, statistics.zeros) == (values.size, int((values == 0).sum()))
-    assert math.isclose(statistics.total, values.sum(dtype=np.float64), rel_tol=1e-9)
+    np.testing.assert_allclose(statistics.channel_means, [values.mean(dtype=np.float64)], rtol=1e-9)
     nonzero = np.abs(values[values != 0]).astype(np.float64)
     expected, _ = np.histogram(nonzero, BINS, range=(0, BINS * statistics.bin_width))
     np.testing.assert_array_equal(statistics.histogram, expected)
@@ -68,6 +68,18 @@ def test_a_value_on_the_edge_of_the_range_is_counted():
         statistics = statistics_of(np.float32([value]), np.float32([0.3]))
         assert statistics.histogram.sum() == 2
         assert thresholds(statistics)["minmax"] == abs(value)
+
+
+def test_channels_are_those_of_axis_1():
+    values = activations("normal", 2 * 5 * 300).reshape(2, 5, 20, 15) * np.float32([1, 2, 0, 4, -5])[:, None, None]
+    values[:, 3] -= 100
+    statistics = statistics_of(values[:1], values[1:])
+    np.testing.assert_array_equal(statistics.lowest, values.min((0, 2, 3)))
+    np.testing.assert_array_equal(statistics.highest, values.max((0, 2, 3)))
+    np.testing.assert_array_equal(statistics.channel_ranges, np.abs(values).max((0, 2, 3)))
+    np.testing.assert_allclose(statistics.channel_means, values.mean((0, 2, 3), np.float64), rtol=1e-12)
+    with pytest.raises(ValueError, match="had 5 channels and has 3"):
+        statistics.update(values[:, :3])
 
 
 def test_memory_does_not_grow():
