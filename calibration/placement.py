@@ -64,7 +64,8 @@ def quantised_graph(
     "fp16" or "fp32"; with fp16 the convolutions in `keep` stay float32. The graph's inputs and outputs named in
     `features` are int8 themselves, in steps of `scales_for(thresholds[name])`: name them for both sides of a cut.
 
-    Raises InputError for thresholds that are missing or cannot be, layers that the graph lacks, or an old opset.
+    Raises InputError for thresholds that are missing or cannot be, layers that the graph lacks, a graph that is
+    quantised already, or an old opset.
     """
     _check(model, rest, keep, layers)
     copy = ir.from_proto(model)
@@ -94,6 +95,8 @@ class _Placement:
     def run(self) -> None:
         values = dict.fromkeys([*self._ends, *(source_of(*use) for use in self._uses)])
         sources = {self._earliest(value): root(value) for value in values}
+        for end in self._ends:
+            self._check_both_names(end)
         for value, named in sources.items():
             self._quantise(value, self._scale(named))
         for layer in self._layers:
@@ -159,10 +162,9 @@ class _Placement:
             constant(self._graph, name, quantised_weight(array, scales))
             constant(self._graph, f"{name}.scale", scales)
         stored, scale = self._graph.initializers[name], self._graph.initializers[f"{name}.scale"]
-        real = ir.val(f"{layer.name}.weight.dequantised", ir.DataType.FLOAT, weight.shape)
-        node = ir.node(
-            "DequantizeLinear", [stored, scale], {"axis": 0}, outputs=[real], name=f"{layer.name}.weight.dequantise"
-        )
+        named = f"{layer.outputs[0].name}.weight"
+        real = ir.val(f"{named}.dequantised", ir.DataType.FLOAT, weight.shape)
+        node = ir.node("DequantizeLinear", [stored, scale], {"axis": 0}, outputs=[real], name=f"{named}.dequantise")
         self._graph.insert_before(layer, node)
         layer.replace_input_with(1, real)
 
@@ -172,6 +174,16 @@ class _Placement:
             scale = np.float32(scales_for(_threshold(self._thresholds, name)))
             self._scales[name] = _scalar(self._graph, f"{name}.int8.scale", scale)
         return self._scales[name]
+
+    def _check_both_names(self, end: ir.Value) -> None:
+        """The stem quantises before the split and knows the threshold by that name, the trunk by the features'."""
+        names = [name for name in (root(end).name or "", end.name or "") if name in self._thresholds]
+        given = [self._thresholds[name] for name in names]
+        if len(set(given)) > 1:
+            raise InputError(
+                f"{' and '.join(names)} are the same numbers and have the thresholds {given[0]:g} and {given[1]:g}: give "
+                "both one, or stem and trunk disagree on what a step of int8 is."
+            )
 
 
 def _scalar(graph: ir.Graph, name: str, number: np.generic) -> ir.Value:
@@ -189,10 +201,11 @@ def _commutes(node: ir.Node) -> bool:
 
 
 def _ends(graph: ir.Graph, names: Collection[str]) -> list[ir.Value]:
-    found = [value for value in (*graph.inputs, *graph.outputs) if value.name in names]
+    ends = (*graph.inputs, *graph.outputs)
+    found = [value for value in ends if value.name in names and value.dtype == ir.DataType.FLOAT]
     if len(found) != len(set(names)):
         missing = sorted(set(names) - {value.name for value in found})
-        raise InputError(f"The graph {graph.name} has no input or output {missing[0]!r} that could be int8.")
+        raise InputError(f"The graph {graph.name} has no float32 input or output {missing[0]!r} that could be int8.")
     return found
 
 
@@ -222,6 +235,8 @@ def _check(model: onnx.ModelProto, rest: str, keep: Collection[str], layers: Col
             f"The graph {model.graph.name} is of opset {versions.get('', 0)} and int8 beside float16 needs {_OPSET} or "
             "later: export the network again."
         )
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
+        raise InputError(f"The graph {model.graph.name} is quantised already: give the package's fp32 graph.")
     both = sorted(set(keep) & set(convolutions(model) if layers is None else layers))
     if both and rest == "fp16":
         raise InputError(f"{both[0]} cannot be kept in float32 and be int8: leave it out of the int8 layers.")

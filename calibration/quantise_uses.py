@@ -26,9 +26,10 @@ def chosen(graph: ir.Graph, layers: Collection[str] | None) -> list[ir.Node]:
         return found
     unknown = sorted(set(layers) - {node.name for node in found})
     if unknown:
+        have = ", ".join(str(node.name) for node in found[:4])
         raise InputError(
-            f"The graph {graph.name} has no convolution {unknown[0]!r} that could be int8: choose from the names that "
-            "`splitmerge inspect` lists."
+            f"The graph {graph.name} has no convolution {unknown[0]!r} that could be int8: of its {len(found)} choose "
+            f"by names like {have}."
         )
     return [node for node in found if node.name in layers]
 

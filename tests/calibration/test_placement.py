@@ -265,8 +265,15 @@ def test_arguments_that_cannot_be_are_refused() -> None:
         quantised_graph(model, thresholds, rest="bf16")
     with pytest.raises(InputError, match="conv1 cannot be kept in float32 and be int8"):
         quantised_graph(model, thresholds, keep=["conv1"])
-    with pytest.raises(InputError, match="no input or output 'labels'"):
-        quantised_graph(model, thresholds, features=["labels"])
+    for end in ("labels", "frames"):
+        with pytest.raises(InputError, match=f"no float32 input or output '{end}'"):
+            quantised_graph(model, thresholds, features=[end])
+    with pytest.raises(InputError, match="relu and features are the same numbers and have the thresholds 2 and 3"):
+        quantised_graph(model, {**thresholds, "relu": 2.0, "features": 3.0}, features=["features"])
+    with pytest.raises(InputError, match="no threshold for relu"):
+        quantised_graph(model, {**thresholds, "features": 1.0}, features=["features"])
+    with pytest.raises(InputError, match="is quantised already"):
+        quantised_graph(quantised_graph(model, thresholds), thresholds)
     old = onnx.ModelProto()
     old.CopyFrom(model)
     old.opset_import[0].version = 17
