@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="pip install 'splitmerge[export]'")
 
 from calibration.collect import collect, state_path
 from calibration.ranges import threshold
+from calibration.segments import SegmentedGraph
 from calibration.state import read_state
 from calibration.taps import taps_of
 from export.package import export_package
@@ -134,6 +135,22 @@ def test_split_batches_in_segments_give_what_the_whole_graph_computes(shipped, o
 @pytest.mark.parametrize("segment_bytes", [0, 100, 1 << 40])
 def test_segments_change_nothing(package, frames, collected, segment_bytes):
     same(collect(package, frames, progress=False, segment_bytes=segment_bytes).statistics, collected.statistics)
+
+
+def test_a_segment_shows_no_more_than_it_may(shipped, of_shipped):
+    trunk, names = graph_of(shipped, "trunk"), [name for name in of_shipped.statistics if name != "padding"]
+    features = np.random.default_rng(0).normal(size=(1, 16, 16, 24)).astype(np.float32)
+    smallest = features.nbytes // 2
+    graph = SegmentedGraph(trunk, names, ["labels"], segment_bytes=smallest)
+    sizes, whole = {}, {}
+    cut = graph.run({"features": features}, lambda name, values: sizes.__setitem__(name, values.nbytes))
+    uncut = SegmentedGraph(trunk, names, ["labels"], segment_bytes=1 << 40)
+    expected = uncut.run({"features": features}, lambda name, values: whole.__setitem__(name, values.nbytes))
+    assert sizes == whole and set(sizes) == set(names) and len(uncut.segments) == 1
+    np.testing.assert_array_equal(cut["labels"], expected["labels"])
+    for segment in graph.segments:
+        shown = [sizes[name] for name in segment.outputs if name in sizes]
+        assert sum(shown[:-1]) <= smallest
 
 
 def test_a_package_without_cut_gives_the_same(tmp_path, frames, collected):
