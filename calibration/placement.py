@@ -181,8 +181,8 @@ class _Placement:
         given = [self._thresholds[name] for name in names]
         if len(set(given)) > 1:
             raise InputError(
-                f"{' and '.join(names)} are the same numbers and have the thresholds {given[0]:g} and {given[1]:g}: give "
-                "both one, or stem and trunk disagree on what a step of int8 is."
+                f"{' and '.join(names)} are the same numbers and have the thresholds {given[0]:g} and {given[1]:g}: "
+                "give both one, or stem and trunk disagree on what a step of int8 is."
             )
 
 
