@@ -26,10 +26,10 @@ from engines.backends import choose_backend_to_run
 from engines.interface import Device, Engine
 from engines.load import load_engine, open_device
 from runtime.lane import Labels, Lane
-from runtime.schedule import DEFAULT_CONTEXTS, chunks, split_batch_order
+from runtime.schedule import DEFAULT_CONTEXTS, DENSITIES, chunks, split_batch_order
 from runtime.stream import FrameStats, Stream, Whole
 from splitmerge.errors import EngineError, InputError
-from splitmerge.package import InputContract, Package
+from splitmerge.package import Cut, InputContract, Package
 
 __all__ = ["Executor", "FrameStats"]
 
@@ -52,17 +52,20 @@ class Executor:
         threads: int | None = None,
         devices: Sequence[int] = (0,),
         in_flight: int = 1,
+        density: str = "1",
     ) -> None:
         """`devices` are GPUs by number, which share the split batches of every frame. `in_flight` frames have buffers
         and contexts of their own, so that devices that are done with one frame begin the next. `threads` is CPU threads
-        per context, by default the cores shared out among the contexts.
+        per context, by default the cores shared out among the contexts. `density` is the share of the pixels that are
+        computed, one of DENSITIES; the others take the nearest one's label.
 
         Raises EngineError where an engine is missing or is not for this machine, InputError for options that cannot be.
         """
-        _check_options(contexts, devices, in_flight)
+        _check_options(contexts, devices, in_flight, density)
         self.package, self.chunk, self.contexts, self.devices = package, chunk, contexts, tuple(devices)
         self.parallel = in_flight
         self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
+        self.density = density
         self._order, self._precision, self._threads = order, precision, threads
         self._lock, self._closed, self._lost = threading.Lock(), False, set[str]()
         self._idle: queue.SimpleQueue[Whole | Stream] = queue.SimpleQueue()
@@ -77,6 +80,11 @@ class Executor:
             raise InputError(
                 f"{self.package.folder} has no cut, so its frames cannot be shared out among {len(self.devices)} "
                 "devices: use --shard frames, or export it with a cut."
+            )
+        if self.density != "1":
+            raise InputError(
+                f"{self.package.folder} has no cut, so every pixel is computed or none: leave out --density "
+                f"{self.density}, or export it with a cut."
             )
         self.contexts = 1
         device = self._open(self.devices[0], resources)
@@ -104,7 +112,20 @@ class Executor:
                 if self.backend != "onnxruntime":  # which has nothing to prepare
                     lane.prepare(schedule)
                 each.append(lane)
-        return [Stream(each, contract, cut, schedule) for each in lanes]
+        density = self._runs(len(schedule), cut)
+        return [Stream(each, contract, cut, schedule, density) for each in lanes]
+
+    def _runs(self, chunks: int, cut: Cut) -> int:
+        """How many chunks make the density that was asked for."""
+        batches, rest = divmod(cut.batches, DENSITIES[self.density])
+        if self.density == "1":
+            return chunks
+        if rest or batches % self.chunk:
+            raise InputError(
+                f"--density {self.density} cannot be had of {cut.batches} split batches in chunks of {self.chunk}: "
+                "choose a higher density or --chunk 1."
+            )
+        return batches // self.chunk
 
     def _open(self, index: int, resources: ExitStack) -> Device:
         device = open_device(self.backend, index)
@@ -160,14 +181,18 @@ class Executor:
         """
         return self.measure(frame_bgr)[0]
 
-    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
-        """`segment`, and what it took."""
+    def measure(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+        """`segment`, and what it took.
+
+        With `until`, a time of `time.perf_counter`, no split batch is begun that would not be done by then, but for the
+        first; pixels that are missing take the nearest one's label, and the next frame goes on with others.
+        """
         _check_frame(frame_bgr, self.package.manifest.input)
         if self._closed:
             raise EngineError("This executor has been closed: make a new one.")
         stream = self._idle.get()
         try:
-            labels, stats = stream.segment(frame_bgr)
+            labels, stats = stream.segment(frame_bgr, until)
         finally:
             self._idle.put(stream)
         return labels, replace(stats, lost=self._not_told(stats.lost))
@@ -180,7 +205,9 @@ class Executor:
         return new
 
 
-def _check_options(contexts: int, devices: Sequence[int], in_flight: int) -> None:
+def _check_options(contexts: int, devices: Sequence[int], in_flight: int, density: str) -> None:
+    if density not in DENSITIES:
+        raise InputError(f"There is no density {density!r}: choose one of {', '.join(DENSITIES)}.")
     if contexts < 1:
         raise InputError(f"{contexts} contexts cannot run anything: choose 1 or more.")
     if in_flight < 1:

@@ -18,6 +18,9 @@ Labels = NDArray[np.uint8]
 LABELS = "labels"  # a graph exported with logits has them beside it, unused here
 _UINT8 = np.dtype(np.uint8)
 
+_SMOOTHING = 0.2
+"""Share of the newest chunk in the time that the next one is expected to take."""
+
 log = logging.getLogger(__name__)
 
 
@@ -53,8 +56,8 @@ class Lane:
     """Stem and trunk on one device with `contexts` contexts. Buffers are made here, once, and nothing is copied
     between stem and trunk: a worker is handed the address of its split batches in the stem's output.
 
-    `stem_ms` is how long the last frame's stem took. Raises EngineError where stem and trunk do not fit each other, or
-    the contexts do not fit the device's memory.
+    `stem_ms` is how long the last frame's stem took, `chunk_s` about how many seconds a chunk takes. Raises EngineError
+    where stem and trunk do not fit each other, or the contexts do not fit the device's memory.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Lane:
     ) -> None:
         _check_fit(stem, trunk)
         self.device: Device = stem.device
-        self.stem_ms = 0.0
+        self.stem_ms = self.chunk_s = 0.0
         self.workers: list[Worker] = []
         self._contexts: list[Context] = []
         self._stem_done, self._stem_failed = threading.Event(), False
@@ -110,6 +113,10 @@ class Lane:
             raise
         finally:
             self._stem_done.set()
+
+    def took(self, seconds: float) -> None:
+        """A chunk took so long."""
+        self.chunk_s += (seconds - self.chunk_s) * (_SMOOTHING if self.chunk_s else 1.0)
 
     def wait_for_stem(self) -> bool:
         """Whether the features are there."""

@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Union
 
-from runtime.schedule import DEFAULT_CONTEXTS
+from runtime.schedule import DEFAULT_CONTEXTS, DENSITIES
 from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ AUTO = "auto"
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --backend, --precision, --contexts, --chunk, --devices, --shard and --in-flight."""
+    """Add --backend, --precision, --contexts, --chunk, --devices, --shard, --density and --in-flight."""
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
@@ -40,6 +40,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("split-batches", "frames"),
         default="split-batches",
         help="what several devices share out: the split batches of each frame (low latency) or whole frames",
+    )
+    group.add_argument(
+        "--density",
+        choices=tuple(DENSITIES),
+        default="1",
+        help="share of the pixels that are computed; the others take the nearest one's label",
     )
     group.add_argument(
         "--in-flight",
@@ -77,6 +83,7 @@ def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[
             precision=arguments.precision,
             devices=devices,
             in_flight=arguments.in_flight or (2 if len(devices) > 1 else 1),
+            density=arguments.density,
         )
 
     if arguments.contexts != AUTO:

@@ -47,7 +47,9 @@ class MeasuredSegmenter(Segmenter, Protocol):
 
     parallel: int
 
-    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], "FrameStats"]: ...
+    def measure(
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None
+    ) -> tuple[NDArray[np.uint8], "FrameStats"]: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class _Run:
     sinks: Sequence[Sink]
     size: tuple[int, int]
     bar: "tqdm[None]"
+    deadline_ms: float = 0
     decoded: Channel[_Decoded] = field(default_factory=lambda: Channel(DEPTH))
     labelled: Channel[Result] = field(default_factory=lambda: Channel(DEPTH))
     clocks: tuple[Clock, Clock, Clock] = field(default_factory=lambda: (Clock(), Clock(), Clock()))
@@ -91,7 +94,8 @@ class _Run:
 
     def label(self, item: _Decoded) -> Result:
         began = time.perf_counter()
-        labels, stats = self.segmenter.measure(item.input_bgr)
+        until = began + self.deadline_ms / 1e3 if self.deadline_ms else None
+        labels, stats = self.segmenter.measure(item.input_bgr, until)
         now = time.perf_counter()
         latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began)
         return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=self.source.size != self.size)
@@ -135,15 +139,18 @@ def run_pipeline(
     size: tuple[int, int],
     limit: int | None = None,
     progress: bool = False,
+    deadline_ms: float = 0,
 ) -> Summary:
     """Segment every frame of `source` (the first `limit`) at the engine's `size` (height, width) and feed the sinks.
+
+    A frame's split batches stop after `deadline_ms` of computing, 0: never.
 
     Raises what the first failing stage raised. The sinks' own clean-up is their context managers'.
     """
     expected = min((n for n in (source.frame_count, limit) if n is not None), default=None)
     # tqdm prints nothing where stderr is no terminal (disable=None).
     with tqdm(total=expected, unit="frame", disable=None if progress else True) as bar:
-        run = _Run(source, segmenter, sinks, size, bar)
+        run = _Run(source, segmenter, sinks, size, bar, deadline_ms)
         began = time.perf_counter()
         _run_stages(run, limit)
         seconds = time.perf_counter() - began

@@ -7,9 +7,11 @@ regular grid.
 
 from splitmerge.errors import InputError
 
-__all__ = ["DEFAULT_CONTEXTS", "ORDERS", "bayer_order", "chunks", "split_batch_order"]
+__all__ = ["DEFAULT_CONTEXTS", "DENSITIES", "ORDERS", "bayer_order", "chunks", "split_batch_order"]
 
 ORDERS = ("bayer", "index")
+DENSITIES = {"1": 1, "1/4": 4, "1/16": 16}
+"""Shares of the pixels that can be computed alone, by name: one split batch in so many."""
 DEFAULT_CONTEXTS = 2  # measured, see runtime.executor
 
 
@@ -23,12 +25,13 @@ def split_batch_order(order: str, rows: int, columns: int) -> list[int]:
 
 
 def bayer_order(rows: int, columns: int) -> list[tuple[int, int]]:
-    """All pixels (k,l) of a window, in bit-reversed order.
+    """All pixels (k,l) of a window, in bit-reversed order from the middle, where one batch alone represents it best.
 
     Windows that are no square of a power of two take the next larger square's order without what lies outside.
     """
     bits = max(rows - 1, columns - 1).bit_length()
-    order = [_pixel(t, bits) for t in range(1 << 2 * bits)]
+    middle = 1 << bits >> 1
+    order = [(row ^ middle, column ^ middle) for row, column in (_pixel(t, bits) for t in range(1 << 2 * bits))]
     return [(row, column) for row, column in order if row < rows and column < columns]
 
 

@@ -55,15 +55,15 @@ class FrameShards:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red, as `Executor.segment`."""
         return self.measure(frame_bgr)[0]
 
-    def measure(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
-        """`segment`, and what it took. Raises EngineError where the last device fails."""
+    def measure(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+        """`Executor.measure`. Raises EngineError where the last device fails."""
         lost: tuple[str, ...] = ()
         while True:
             executor = self._idle.get()
             if executor not in self._alive:
                 continue
             try:
-                labels, stats = executor.measure(frame_bgr)
+                labels, stats = executor.measure(frame_bgr, until)
             except EngineError as error:
                 if not self._drop(executor):
                     self._idle.put(executor)

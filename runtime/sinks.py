@@ -192,6 +192,7 @@ def _record(result: Result, names: list[str]) -> dict[str, object]:
         "stem_ms": round(result.stats.stem_ms, 3),
         "trunk_ms": round(result.stats.trunk_ms, 3),
         "split_batches": result.stats.split_batches,
+        "held": result.stats.held,
         "dropped_before": result.dropped_before,
         "resized": result.resized,
         "area": {

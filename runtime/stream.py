@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engines.interface import Engine
 from runtime.lane import LABELS, Labels, Lane, Worker
+from runtime.partial import Mosaic, Scene
 from splitmerge.errors import EngineError, SplitmergeError
 from splitmerge.package import Cut, InputContract
 
@@ -30,12 +31,15 @@ _UINT8 = np.dtype(np.uint8)
 class FrameStats:
     """What one frame took. A package without a cut has no stem, and its whole graph counts as one split batch.
 
-    `stem_ms` is the slowest device's. `lost` says of each device that was dropped during this frame why.
+    `stem_ms` is the slowest device's. `split_batches` were computed for this frame; `held` more are of earlier frames
+    of the same scene, and the other pixels took the nearest one. `lost` says of each device that was dropped during
+    this frame why.
     """
 
     stem_ms: float
     trunk_ms: float
     split_batches: int
+    held: int = 0
     lost: tuple[str, ...] = ()
 
 
@@ -54,8 +58,8 @@ class Whole:
             self._context.prepare(self._feeds, self._outputs)
             self._context.synchronize()
 
-    def segment(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
-        """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
+    def segment(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+        """Labels uint8 [H,W] of a frame uint8 [H,W,3]. There are no split batches that `until` could leave out."""
         start = time.perf_counter()
         with self._device.thread():
             self._context.write(self._frame, frame_bgr[None])
@@ -70,16 +74,29 @@ class Whole:
 
 
 class Stream:
-    """Lanes that work on the same frame. `schedule` is the chunks of split batches, in order."""
+    """Lanes that work on the same frame. `schedule` is the chunks of split batches, in order; `density` how many of
+    them a frame gets (all where None).
+    """
 
-    def __init__(self, lanes: list[Lane], contract: InputContract, cut: Cut, schedule: list[range]) -> None:
-        self._lanes, self._cut, self._schedule, self._size = lanes, cut, schedule, contract.size
-        self._padded: Labels = np.empty((contract.padded_height, contract.padded_width), np.uint8)
+    def __init__(
+        self, lanes: list[Lane], contract: InputContract, cut: Cut, schedule: list[range], density: int | None = None
+    ) -> None:
+        self._lanes, self._cut, self._size = lanes, cut, contract.size
+        self._schedule = schedule[:density]
+        self._mosaic = Mosaic(cut, (contract.padded_height, contract.padded_width))
+        self._scene = Scene()
 
-    def segment(self, frame_bgr: NDArray[np.uint8]) -> tuple[Labels, FrameStats]:
-        """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
+    def segment(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+        """Labels uint8 [H,W] of a frame uint8 [H,W,3].
+
+        No split batch is begun that would not be done by `until` (a time of `time.perf_counter`), but for the first.
+        The next frame then goes on with those that were left out.
+        """
         start = time.perf_counter()
-        job = _Job(frame_bgr, _Queue(self._schedule))
+        job = _Job(frame_bgr, _Queue(self._schedule, until))
+        if until is None or self._scene.changed(frame_bgr):
+            self._mosaic.batches.clear()
+        held = set(self._mosaic.batches)
         for lane in self._lanes:
             lane.begin()
         try:
@@ -88,10 +105,11 @@ class Stream:
             lost = self._drop(job.failed)
         if not job.queue.done:
             raise as_engine_error(next(iter(job.failed.values())))
-        height, width = self._size
-        labels = self._padded[:height, :width].copy()
+        self._schedule = [*job.queue.left, *self._schedule[: len(self._schedule) - len(job.queue.left)]]
+        labels = self._mosaic.picture(self._size)
         stem_ms = max((lane.stem_ms for lane in job.stems), default=0.0)
-        return labels, FrameStats(stem_ms, _ms_since(start) - stem_ms, self._cut.batches, lost)
+        held -= job.placed
+        return labels, FrameStats(stem_ms, _ms_since(start) - stem_ms, len(job.placed), len(held), lost)
 
     def _run(self, job: "_Job") -> None:
         """Run all chunks. The calling thread is the first worker; the others' threads have ended when this returns."""
@@ -129,9 +147,10 @@ class Stream:
 
     def _drain(self, job: "_Job", lane: Lane, worker: Worker) -> None:
         while lane not in job.failed:
-            run = job.queue.take()
+            run = job.queue.take(lane.chunk_s)
             if run is None:
                 return
+            began = time.perf_counter()
             try:
                 labels = worker.labels(run)
             except BaseException:
@@ -139,17 +158,17 @@ class Stream:
                 raise
             try:
                 self._place(run, labels)
+                job.placed.update(run)
             except Exception as error:  # the label map is common to all: no other device could do better
                 job.errors.append(error)
                 job.queue.stop()
                 return
             job.queue.finish()
+            lane.took(time.perf_counter() - began)
 
     def _place(self, run: range, labels: Labels) -> None:
-        rows, columns = self._cut.rows, self._cut.columns
         for index, batch in zip(run, labels, strict=True):
-            row, column = divmod(index, columns)
-            self._padded[row::rows, column::columns] = batch
+            self._mosaic.place(index, batch)
 
     def _drop(self, failed: "dict[Lane, Exception]") -> tuple[str, ...]:
         lost = []
@@ -163,28 +182,46 @@ class Stream:
 
 
 class _Queue:
-    """Chunks to be done. Empty is not done: what another device is at may come back."""
+    """Chunks to be done, `until` a time. Empty is not done: what another device is at may come back."""
 
-    def __init__(self, schedule: list[range]) -> None:
-        self._left, self._at_work, self._stopped = deque(schedule), 0, False
+    def __init__(self, schedule: list[range], until: float | None) -> None:
+        self._left, self._until = deque(schedule), until
+        self._at_work = self._finished = 0
+        self._stopped = self._cut_short = False
         self._changed = threading.Condition()
 
     @property
-    def done(self) -> bool:
-        return not self._left and not self._at_work
+    def left(self) -> list[range]:
+        """Chunks that nobody did."""
+        return list(self._left)
 
-    def take(self) -> range | None:
-        """The next chunk, waiting while others' may come back; None where all are done."""
+    @property
+    def done(self) -> bool:
+        """Whether all was done that there was time for."""
+        return not self._at_work and (not self._left or self._cut_short)
+
+    def take(self, seconds: float) -> range | None:
+        """The next chunk, waiting while others' may come back; None where all are done or there is no time for one that
+        takes `seconds`. One is always done, however late it is.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._left or not self._at_work)
-            if self._stopped or not self._left:
-                return None
-            self._at_work += 1
-            return self._left.popleft()
+            while not self._stopped:
+                late = self._until is not None and time.perf_counter() + seconds > self._until
+                if self._left and (not late or not (self._finished or self._at_work)):
+                    self._at_work += 1
+                    return self._left.popleft()
+                if self._left and self._finished:
+                    self._cut_short = True
+                    return None
+                if not self._at_work:
+                    return None
+                self._changed.wait()
+            return None
 
     def finish(self) -> None:
         with self._changed:
             self._at_work -= 1
+            self._finished += 1
             self._changed.notify_all()
 
     def give_back(self, run: range) -> None:
@@ -205,6 +242,7 @@ class _Job:
     def __init__(self, frame: NDArray[np.uint8], queue: _Queue) -> None:
         self.frame, self.queue = frame, queue
         self.stems: list[Lane] = []
+        self.placed: set[int] = set()
         self.failed: dict[Lane, Exception] = {}
         self.errors: list[Exception] = []
 

@@ -1,6 +1,7 @@
 """`splitmerge run`: a video through a package's network."""
 
 import argparse
+import math
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -31,7 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--colour-masks", type=Path, help="folder of label maps in the classes' colours")
     parser.add_argument("--records", type=Path, help="frames.jsonl: one JSON object a frame")
     parser.add_argument("--frames", type=positive_integer, help="stop after this many frames")
-    parser.add_argument("--deadline-ms", type=float, default=0, help="0: no deadline, the only choice so far")
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        default=0,
+        metavar="MS",
+        help="compute the split batches of a frame that are done by then; other pixels take the nearest label (0: all)",
+    )
     parser.add_argument("--json", type=Path, help="write the summary as JSON")
     add_engine_arguments(parser)
 
@@ -41,10 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from runtime.sources import open_source
     from splitmerge.package import Package
 
-    if arguments.deadline_ms != 0:
-        raise InputError(
-            f"--deadline-ms {arguments.deadline_ms:g} cannot be kept, every split batch is computed so far: give 0."
-        )
+    if not arguments.deadline_ms >= 0 or math.isinf(arguments.deadline_ms):
+        raise InputError(f"--deadline-ms {arguments.deadline_ms:g} cannot be kept: give milliseconds, or 0 for none.")
     package = Package.open(arguments.package)
     with ExitStack() as stack:
         source = open_source(arguments.source)
@@ -55,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         stack.enter_context(executor)
         sinks = _sinks(stack, arguments, source, package.manifest.classes)
         size = package.manifest.input.size
-        summary = run_pipeline(source, executor, sinks, size, arguments.frames, progress=True)
+        summary = run_pipeline(source, executor, sinks, size, arguments.frames, True, arguments.deadline_ms)
     for warning in summary.warnings:
         print(f"splitmerge: {warning}", file=sys.stderr)
     print(_text(summary))

@@ -44,7 +44,9 @@ def expected(package: Package, frames: np.ndarray) -> list[np.ndarray]:
 @pytest.fixture
 def gpus(make_emulator: Callable[..., Emulator]) -> Iterator[Emulator]:  # noqa: F811
     """Three devices. Broken rules and leaks fail the test when it ends."""
-    yield make_emulator(DEVICES)
+    emulator = make_emulator(DEVICES)
+    yield emulator
+    assert emulator.left_current == 0
 
 
 def on_gpus(package: Package, devices: tuple[int, ...] = (0, 1, 2), contexts: int = 2, **how: object) -> Executor:
