@@ -31,12 +31,12 @@ from splitmerge.package import Package
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 # the tests' own stand-ins, which have no types of their own
-from emulator import EmulatedDevice, Emulator  # noqa: E402
-from small_package import make_package  # noqa: E402
+from emulator import EmulatedDevice, Emulator
+from small_package import make_package
 
 SPEEDS = (1.0, 1.0, 0.5)
 STEM_MS, BATCH_MS = 1.0, 20.0
-"""What stem and one split batch take on a device of speed 1. SMP-18 spends under a thousandth of its work in the stem."""
+"""What stem and one split batch take on a device of speed 1. (SMP-18's stem is under a thousandth of its work.)"""
 COPY_GIB_S = 0.002
 """Slow enough for the copies of a small network to be seen beside its computing, as a large one's are."""
 
@@ -160,9 +160,10 @@ def draw(spans: Sequence[Any], devices: int, width: int = 1400) -> NDArray[np.ui
             for span in spans:
                 if (span.device, span.kind) != (device, kind) or span.end < begin or span.start > begin + seconds:
                     continue
-                x = [left + int(max(0.0, min(t - begin, seconds)) * scale) for t in (span.start, span.end)]
+                ends = [left + int(max(0.0, min(t - begin, seconds)) * scale) for t in (span.start, span.end)]
                 name = ("stem" if "stem" in span.label else "trunk") if kind == "compute" else kind
-                cv2.rectangle(image, (x[0], top + 2), (max(x[1] - 1, x[0] + 2), top + height - 4), COLOURS[name], -1)
+                right = max(ends[1] - 1, ends[0] + 2)
+                cv2.rectangle(image, (ends[0], top + 2), (right, top + height - 4), COLOURS[name], -1)
     for tick in range(0, int(seconds * 1e3) + 1, 20):
         x = left + int(tick / 1e3 * scale)
         cv2.line(image, (x, 30), (x, image.shape[0] - 12), (225, 225, 225), 1)

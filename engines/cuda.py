@@ -17,6 +17,7 @@ first.
 pycuda releases the interpreter's lock while it copies and waits, and has no graphs: those are in engines.cuda_graphs.
 """
 
+import ctypes
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from engines.cuda_graphs import CaptureError
 from engines.interface import Buffer
-from engines.machine import Gpu
+from engines.machine import Gpu, libcuda
 from splitmerge.errors import EngineError
 
 __all__ = ["CudaBuffer", "CudaDevice", "CudaStream", "cuda_buffer", "freeing"]
@@ -183,7 +184,9 @@ class CudaDevice:
         try:
             with _said(f"close {self.name}"):
                 self._context.push()
-                self._context.detach()  # also takes it off this thread's stack
+                handle = int(self._context.handle)
+                self._context.detach()
+            _pop(handle)
         except EngineError as error:
             log.info("%s", error)
 
@@ -198,6 +201,13 @@ def freeing(device: CudaDevice) -> Iterator[None]:
             yield
     except (EngineError, CaptureError) as error:
         log.info("%s: not all could be freed: %s", device.name, error)
+
+
+def _pop(handle: int) -> None:
+    """Take a primary context that pycuda has released off this thread's stack, where pycuda leaves it."""
+    driver, current = libcuda(), ctypes.c_void_p()
+    if driver and not driver.cuCtxGetCurrent(ctypes.byref(current)) and current.value == handle:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(current))
 
 
 def cuda_buffer(buffer: Buffer, device: CudaDevice) -> CudaBuffer:

@@ -148,15 +148,18 @@ class TensorRTContext:
     def close(self) -> None:
         if self._context is None:
             return
+        # Each by itself: what a failed device does not let go must not keep the rest.
         with freeing(self._device):
-            with freeing(self._device):
-                self._stream.synchronize()  # what still runs must not lose its memory
+            self._stream.synchronize()  # what still runs must not lose its memory
+        with freeing(self._device):
             self._forget_graphs()
+        with freeing(self._device):
             self._context = None
             self._stream.free()
-            for address in self._owned():
-                self._device.release(address)
         self._context = None
+        for address in self._owned():
+            with freeing(self._device):
+                self._device.release(address)
 
     def _forget_graphs(self) -> None:
         while self._graphs:
@@ -168,9 +171,7 @@ class TensorRTContext:
         scratch = [buffer.address for buffer in self._scratch.values()]
         return staging + scratch + ([self._memory] if self._memory else [])
 
-    def _bound(
-        self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
-    ) -> tuple[_Key, dict[str, CudaBuffer]]:
+    def _bound(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> tuple[_Key, dict[str, CudaBuffer]]:
         buffers = {name: self._aligned(name, cuda_buffer(buffer, self._device)) for name, buffer in feeds.items()}
         buffers |= {name: cuda_buffer(buffer, self._device) for name, buffer in outputs.items()}
         return tuple((name, buffer.address, buffer.shape) for name, buffer in buffers.items()), buffers
@@ -186,6 +187,7 @@ class TensorRTContext:
         if scratch is None or scratch.nbytes < buffer.nbytes:
             if scratch is not None:
                 self._stream.synchronize()
+                del self._scratch[name]
                 self._device.release(scratch.address)
             scratch = self._scratch[name] = self._device.empty(buffer.shape, buffer.dtype)
         target = CudaBuffer(scratch.address, buffer.shape, buffer.dtype, buffer.device)
@@ -221,8 +223,8 @@ class TensorRTContext:
             if free >= size:
                 raise
             raise EngineError(
-                f"A context of {size / 2**20:.2f} MiB does not fit {self._device.name}, which has {free / 2**20:.2f} MiB "
-                "left: give fewer --contexts or a smaller --chunk."
+                f"A context of {size / 2**20:.2f} MiB does not fit {self._device.name}, which has "
+                f"{free / 2**20:.2f} MiB left: give fewer --contexts or a smaller --chunk."
             ) from None
 
     def _execute(self) -> None:
@@ -240,6 +242,7 @@ class TensorRTContext:
         staging = self._staging.get(buffer.address)
         if staging is None or staging.nbytes < buffer.nbytes:
             if staging is not None:
+                del self._staging[buffer.address]  # first: the new one may not be had
                 self._device.release(staging.ctypes.data)
             staging = self._staging[buffer.address] = self._device.pinned((buffer.nbytes,), np.dtype(np.uint8))
         return staging[: buffer.nbytes].view(buffer.dtype).reshape(buffer.shape)

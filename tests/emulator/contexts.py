@@ -205,6 +205,7 @@ class Context:
         self._valid = False
         if current:
             stack.pop()
+            machine.stale.setdefault(here, []).append(self.handle)  # released, and still current for CUDA
         machine.dead(self)
         if self._thread is not here and not current:
             error = machine.ledger.note(

@@ -108,6 +108,11 @@ class Emulator:
         """What was made and is not gone yet, in words."""
         return [what for _, what, _ in list(self._machine.alive.values())]
 
+    @property
+    def left_current(self) -> int:
+        """How many contexts were released while they were current and are on CUDA's stack of their thread still."""
+        return sum(len(handles) for handles in self._machine.stale.values())
+
     def contents(self, address: int, size: int, device: int = 0) -> bytes:
         """What lies in device memory now, whatever is in flight. For assertions about what is NOT there yet."""
         block, start = self._machine.devices[device].memory.find(address, size, "Emulator.contents")

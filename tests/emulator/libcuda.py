@@ -74,6 +74,7 @@ class LibCuda:
             self._cuDeviceGetAttribute, self._cuDeviceTotalMem_v2, self._cuGetErrorString, self._cuGetErrorName,
             self._cuStreamBeginCapture_v2, self._cuStreamEndCapture, self._cuGraphInstantiateWithFlags,
             self._cuGraphLaunch, self._cuGraphExecDestroy, self._cuGraphDestroy,
+            self._cuCtxGetCurrent, self._cuCtxPopCurrent_v2,
         ]  # fmt: skip
         for function in functions:
             name = function.__name__[1:]
@@ -87,6 +88,17 @@ class LibCuda:
             return NO_DEVICE
         self._machine.initialised = True
         return OK
+
+    def _cuCtxGetCurrent(self, context: Any) -> int:
+        pushed = [entry.handle for entry in self._machine.stack()]
+        stale = self._machine.stale.get(threading.current_thread(), [])
+        return _stored(context, [0, *stale, *pushed][-1])
+
+    def _cuCtxPopCurrent_v2(self, context: Any) -> int:
+        stale = self._machine.stale.get(threading.current_thread(), [])
+        if self._machine.stack() or not stale:
+            return INVALID_CONTEXT  # what pycuda pushed is pycuda's to pop
+        return _stored(context, stale.pop())
 
     def _cuDriverGetVersion(self, version: Any) -> int:
         major, minor = self._machine.driver

@@ -33,6 +33,8 @@ class Machine:
         self.unknown: list[Operation] = []
         self.asynchronous_errors: list[Exception] = []
         self.stacks: dict[threading.Thread, list[Any]] = {}
+        self.stale: dict[threading.Thread, list[int]] = {}
+        """Handles of contexts that were released while they were current: CUDA keeps them on the thread's stack."""
         self.alive: dict[int, tuple[str, str, int]] = {}
         self.captures: list[Any] = []
 
