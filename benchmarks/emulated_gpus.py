@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import machine
 from engines.build import build_engines
+from engines.load import load_engine, open_device
 from runtime.executor import Executor
 from runtime.ordered import in_order
 from runtime.shards import FrameShards
@@ -56,7 +57,6 @@ class Row:
     frames: int
     frames_per_s: float
     of_ideal: float
-    context_kib: float
     equal: bool
 
 
@@ -87,8 +87,13 @@ def main() -> int:
             if arguments.picture and (shard, devices, in_flight) == ("split-batches", 3, 2):
                 with new_file(arguments.picture) as temporary:
                     cv2.imwrite(str(temporary), picture)
+        memory = context_memory(package)
+        for batches, held, most in memory:
+            print(
+                f"a context for {batches} split batches holds {held / 1024:.1f} KiB, by its plan {most / 1024:.1f} at most"
+            )
     if arguments.json:
-        facts = {"speeds": SPEEDS, "stem_ms": STEM_MS, "batch_ms": BATCH_MS, "rows": rows}
+        facts = {"speeds": SPEEDS, "stem_ms": STEM_MS, "batch_ms": BATCH_MS, "rows": rows, "context_bytes": memory}
         write_json(arguments.json, {"machine": machine(), **facts})
     return 0 if all(row["equal"] for row in rows) else 1
 
@@ -116,7 +121,6 @@ def measure(
     with Emulator(cards, work=_work) as emulator:
         segmenter = _open(package, shard, devices, contexts, in_flight)
         with segmenter:
-            used = emulator.memory_used(0)
             began = emulator.timeline.now()
             start = time.perf_counter()
             turns = [images[i % 3] for i in range(frames)]
@@ -125,10 +129,31 @@ def measure(
         spans = [span for span in emulator.timeline.spans if span.start >= began]
     equal = all(np.array_equal(labels, expected[i % 3]) for i, labels in enumerate(results))
     ideal = sum(SPEEDS[:devices]) / (16 * BATCH_MS / 1e3)
-    row = Row(
-        shard, devices, contexts, in_flight, frames, frames / seconds, frames / seconds / ideal, used / 1024, equal
-    )
+    row = Row(shard, devices, contexts, in_flight, frames, frames / seconds, frames / seconds / ideal, equal)
     return row, draw(spans, devices)
+
+
+def context_memory(package: Package) -> list[tuple[int, int, int]]:
+    """For 1 to 4 split batches: bytes that a context of the trunk holds, and the most that its plan says."""
+    rows = []
+    with Emulator([EmulatedDevice()]):
+        for batches in range(1, 5):
+            device = open_device("tensorrt")
+            engine = load_engine(package, "trunk", "tensorrt", device=device)
+            with device.thread():
+                (features,), (labels,) = engine.inputs, engine.outputs
+                buffers = [
+                    device.empty((batches, *(d or 1 for d in end.shape[1:])), np.dtype(end.dtype))
+                    for end in (features, labels)
+                ]
+                context: Any = engine.create_context()
+                context.write(buffers[0], np.zeros(buffers[0].shape, buffers[0].dtype))
+                context.prepare({features.name: buffers[0]}, {labels.name: buffers[1]})
+                rows.append((batches, context.memory_bytes, engine.context_bytes or 0))
+            context.close()
+            engine.close()
+            device.close()
+    return rows
 
 
 def _work(name: str, entries: int) -> float:
