@@ -89,9 +89,7 @@ def main() -> int:
                     cv2.imwrite(str(temporary), picture)
         memory = context_memory(package)
         for batches, held, most in memory:
-            print(
-                f"a context for {batches} split batches holds {held / 1024:.1f} KiB, by its plan {most / 1024:.1f} at most"
-            )
+            print(f"a context for {batches} split batches holds {held / 1024:.1f} of its plan's {most / 1024:.1f} KiB")
     if arguments.json:
         facts = {"speeds": SPEEDS, "stem_ms": STEM_MS, "batch_ms": BATCH_MS, "rows": rows, "context_bytes": memory}
         write_json(arguments.json, {"machine": machine(), **facts})

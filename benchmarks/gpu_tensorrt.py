@@ -7,14 +7,15 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-import engines.tensorrt_engine
+import engines.tensorrt_context
 from benchmarks.gpu_rows import Made, Way
 from engines.build import build_engines
 from engines.compiler import GpuOptions
 from engines.cuda import CudaDevice
 from engines.cuda_graphs import CaptureError
 from engines.load import load_engine, open_device
-from engines.tensorrt_engine import TensorRTContext, TensorRTEngine
+from engines.tensorrt_context import TensorRTContext
+from engines.tensorrt_engine import TensorRTEngine
 from runtime.executor import Executor
 from runtime.stream import Whole
 from splitmerge.package import Package
@@ -119,7 +120,7 @@ def _alone(stack: ExitStack, package: Package, backend: str, gpu: int, precision
     context.write(feed, noise.astype(feed.dtype))
     if graphs:
         context.prepare(feeds, results)
-        if not context._graphs:
+        if not context.graphs:
             raise CaptureError("the engine could not be captured as a CUDA graph")
 
     def run() -> None:
@@ -147,5 +148,5 @@ def _capturing(graphs: bool) -> Iterator[None]:
         yield
         return
     refused = CaptureError("left out for the benchmark")
-    with mock.patch.object(engines.tensorrt_engine, "capture", side_effect=refused):
+    with mock.patch.object(engines.tensorrt_context, "capture", side_effect=refused):
         yield

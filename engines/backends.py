@@ -5,16 +5,18 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engines.machine import Gpu, ask_driver, find_gpus
 from engines.plan import plan_refusal
-from engines.sidecar import SUFFIXES, engine_folders, read_sidecar, refusal
+from engines.sidecar import SUFFIXES, build_command, engine_folder, engine_folders, read_sidecar, refusal
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
 
 __all__ = [
     "BACKENDS",
     "Backend",
+    "backend_module",
     "choose_backend",
     "choose_backend_to_run",
     "find_backends",
@@ -90,7 +92,8 @@ def choose_backend_to_run(
     """The backend that `name` means for running this package's engines on these GPUs, and why.
 
     `auto` takes the best one that has engines of this precision which can be used here; where none has, the one that
-    `auto` would build for. Raises what `choose_backend` raises.
+    `auto` would build for. Raises what `choose_backend` raises, and EngineError rather than pass over a plan that was
+    built for one of these GPUs and cannot be used, or run on the CPU where another device than the first is named.
     """
     found = _found(name)
     if name != "auto":
@@ -100,7 +103,23 @@ def choose_backend_to_run(
         for backend in _PREFERRED
     }
     chosen = next((backend for backend in _PREFERRED if not obstacles[backend]), None)
+    for backend in _PREFERRED[: _PREFERRED.index(chosen)] if chosen else _PREFERRED:
+        if found[backend].runs and SUFFIXES[backend] == ".plan":
+            _refuse_to_pass_over(package, backend, precision, devices, obstacles[backend])
+    if any(devices) and (chosen is None or SUFFIXES[chosen] != ".plan"):
+        named, reasons = ",".join(map(str, devices)), _why("onnxruntime", obstacles)
+        raise EngineError(
+            f"--devices {named} names GPUs, and {package.folder} has no {precision} engines that all of them can run "
+            f"({reasons}): build them with `{build_command(package, 'tensorrt', precision)}`, or leave --devices out."
+        )
     return (chosen, _why(chosen, obstacles)) if chosen else choose_backend("auto")
+
+
+def _refuse_to_pass_over(package: Package, backend: str, precision: str, devices: Sequence[int], obstacle: str) -> None:
+    for gpu in find_gpus():
+        if gpu.index in devices and engine_folder(package, backend, precision, gpu.capability).is_dir():
+            mend = build_command(package, backend, precision, gpu.capability, gpu.index)
+            raise EngineError(f"{obstacle}: build it again with `{mend}`, or say --backend onnxruntime.")
 
 
 def is_installed(module: str) -> bool:
@@ -123,12 +142,17 @@ def find_version(name: str) -> str | None:
     return "unknown version"
 
 
+def backend_module(name: str) -> Any:
+    """A backend's Python module, imported. Raises EngineError where that fails."""
+    try:
+        return importlib.import_module(_MODULES[name])
+    except (ImportError, OSError) as error:
+        raise EngineError(f"The module {_MODULES[name]} cannot be imported ({error}): install it anew.") from None
+
+
 def loaded_version(name: str) -> str:
     """The version that a backend's module itself tells, which is what sidecars hold. For machines with a GPU only."""
-    try:
-        return str(importlib.import_module(_MODULES[name]).__version__)
-    except (ImportError, OSError, AttributeError) as error:
-        raise EngineError(f"The module {_MODULES[name]} cannot be imported ({error}): install it anew.") from None
+    return str(getattr(backend_module(name), "__version__", "unknown"))
 
 
 def _found(name: str) -> dict[str, Backend]:

@@ -95,9 +95,11 @@ class CudaStream:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """What is put on the stream inside is timed; `elapsed_ms` after `synchronize`."""
-        self._begin.record(self._stream)
+        with _said(f"time {self._device}"):
+            self._begin.record(self._stream)
         yield
-        self._end.record(self._stream)
+        with _said(f"time {self._device}"):
+            self._end.record(self._stream)
 
     def elapsed_ms(self) -> float:
         """Milliseconds on the device from the beginning to the end of the last `timed` block."""

@@ -107,6 +107,10 @@ class Engine(Protocol):
     def context_bytes(self) -> int | None:
         """The most activation memory that one context takes; None where nobody knows."""
 
+    @property
+    def batches(self) -> tuple[int, int] | None:
+        """The fewest and most entries of the inputs' first axis in one run; None where any number will do."""
+
     def create_context(self) -> Context:
         """A further context. All contexts share the engine's weights."""
 

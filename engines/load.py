@@ -1,5 +1,6 @@
 """Load an engine that `splitmerge build` made, or say in one sentence why not."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,13 +57,16 @@ def load_engine(
             f"{package.folder} has no {precision} {part}: ask for one of {', '.join(package.parts(precision))}."
         )
     device = device or open_device(backend)
-    path = _usable(package, part, backend, precision, device.gpu if isinstance(device, CudaDevice) else None)
+    path, sidecar = _usable(package, part, backend, precision, device.gpu if isinstance(device, CudaDevice) else None)
+    engine = path.read_bytes()
+    if hashlib.sha256(engine).hexdigest() != sidecar.engine_sha256:  # it was changed since it was checked
+        raise EngineError(f"{path} was replaced while it was being loaded: load it again.")
     if isinstance(device, CudaDevice):
         from engines.tensorrt_engine import TensorRTEngine
 
-        return TensorRTEngine(path.read_bytes(), backend, device)
+        return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
     pool = threads_of_pool(contexts, threads)
-    return OnnxRuntimeEngine(path.read_bytes(), pool, shared_arena=part != "model")
+    return OnnxRuntimeEngine(engine, pool, shared_arena=part != "model")
 
 
 def reason_invalid(
@@ -80,15 +84,16 @@ def reason_invalid(
     return reason
 
 
-def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu | None) -> Path:
-    """The engine's file, of the first folder whose engine can be used."""
+def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu | None) -> tuple[Path, Sidecar]:
+    """The engine's file and its description, of the first folder whose engine can be used."""
     capability, index = (gpu.capability, gpu.index) if gpu else (None, None)
     mend = build_command(package, backend, precision, capability, index)
     reasons = []
     for path in _candidates(engine_folders(package, backend, precision, capability), part + SUFFIXES[backend]):
-        reason = reason_invalid(path, read_sidecar(path), package, part, precision, gpu)
+        sidecar = read_sidecar(path)
+        reason = reason_invalid(path, sidecar, package, part, precision, gpu)
         if reason is None:
-            return path
+            return path, sidecar
         reasons.append(f"{path} cannot be used, {reason}: build it again with `{mend}`.")
     if reasons:
         raise EngineError(reasons[0])

@@ -100,6 +100,10 @@ class OnnxRuntimeEngine:
     def context_bytes(self) -> int | None:
         return None  # contexts share an arena, which grows as they need
 
+    @property
+    def batches(self) -> tuple[int, int] | None:
+        return None
+
     def create_context(self) -> OnnxRuntimeContext:
         return OnnxRuntimeContext(self._session)
 

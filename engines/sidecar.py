@@ -104,6 +104,8 @@ def read_sidecar(engine: Path) -> Sidecar:
     path = engine.with_suffix(".json")
     try:
         value = read_json(path)
+        if not isinstance(value, dict):
+            raise InputError("it is no JSON object")
         sidecar = Sidecar(**value)
     except (InputError, TypeError) as error:
         raise EngineError(f"{path} does not describe an engine ({error}): build the engine again.") from None

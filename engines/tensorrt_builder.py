@@ -5,7 +5,6 @@ What a version can do is found with `hasattr`, and flags are remembered by name,
 versions.
 """
 
-import importlib
 import platform
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engines.backends import backend_module
 from engines.build_progress import BuildProgress
 from engines.compiler import Compiled, GpuOptions
 from engines.layer_dump import Layer, layers_from_inspector, layers_from_log, types_of_convolutions
@@ -30,7 +30,6 @@ from splitmerge.package import Graph
 
 __all__ = ["TensorRTCompiler", "current_device"]
 
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _ACTIVATIONS = "Total Activation Memory: "
 
 
@@ -48,12 +47,7 @@ class TensorRTCompiler:
         _check_options(options)
         self._backend, self._options, self._precision = backend, options, precision
         self._gpu = _gpu_to_build_on(backend, options)
-        try:
-            self._trt: Any = importlib.import_module(_MODULES[backend])
-        except (ImportError, OSError) as error:
-            raise EngineError(
-                f"The module {_MODULES[backend]} cannot be imported ({error}): install it anew."
-            ) from None
+        self._trt: Any = backend_module(backend)
         self._cache = cache_for(options.timing_cache, caches, backend, self._trt.__version__, self._gpu)
 
     @property
@@ -119,6 +113,7 @@ class TensorRTCompiler:
     def _inspected(self, plan: Any, log: Any) -> list[Layer]:
         trt = self._trt
         runtime = trt.Runtime(log)
+        runtime.engine_host_code_allowed = self._options.version_compatible
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             return []
@@ -154,7 +149,7 @@ class TensorRTCompiler:
             "network_flags": flags(trt.NetworkDefinitionCreationFlag, network.get_flag),
             "profiles": profiles,
             "io": inputs + outputs,
-            "module": _MODULES[self._backend],
+            "module": trt.__name__,
             "onnx_parser_version": trt.get_nv_onnx_parser_version()
             if hasattr(trt, "get_nv_onnx_parser_version")
             else None,
@@ -219,7 +214,8 @@ def _use_cache(config: Any, cache: TimingCache | None) -> list[str]:
     if cache is None:
         return []
     contents, notes = cache.read()
-    if config.set_timing_cache(config.create_timing_cache(contents), False):
+    timings = config.create_timing_cache(contents)
+    if timings is not None and config.set_timing_cache(timings, False):
         return notes
     if cache.named:
         raise EngineError(f"TensorRT does not take the timing cache {cache.path}: name another, or delete it.")

@@ -1,13 +1,15 @@
 """TensorRT's messages, kept: its methods return None or False and say why in the log alone."""
 
 import logging
+from collections import deque
 from typing import Any
 
 __all__ = ["recorder"]
 
 
-def recorder(trt: Any) -> Any:
-    """A logger for the module `trt` (tensorrt or tensorrt_rtx) with all `messages`, and `errors` apart.
+def recorder(trt: Any, most: int | None = None) -> Any:
+    """A logger for the module `trt` (tensorrt or tensorrt_rtx) with its `messages`, and `errors` apart: all of them, or
+    the last `most`.
 
     Warnings go on to Python's logging as details.
     """
@@ -17,8 +19,8 @@ def recorder(trt: Any) -> Any:
     class Recorder(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-            self.errors: list[str] = []
+            self.messages: deque[str] = deque(maxlen=most)
+            self.errors: deque[str] = deque(maxlen=most)
 
         def log(self, level: Any, message: str) -> None:
             self.messages.append(message)

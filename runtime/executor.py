@@ -12,10 +12,9 @@ one context (of two threads) 4.4 s and 114 MiB; at 1024x2048, 14.2 s and 653 MiB
 took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other machines.
 """
 
-import queue
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
@@ -67,12 +66,11 @@ class Executor:
         self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
         self.density = density
         self._order, self._precision, self._threads = order, precision, threads
-        self._lock, self._closed, self._lost = threading.Lock(), False, set[str]()
-        self._idle: queue.SimpleQueue[Whole | Stream] = queue.SimpleQueue()
+        self._turns, self._closed, self._lost = threading.Condition(), False, set[str]()
+        self._at_work: dict[Whole | Stream, threading.Thread] = {}
         with ExitStack() as resources:
             streams = self._whole(resources) if package.manifest.cut is None else self._streams(resources)
-            for stream in streams:
-                self._idle.put(stream)
+            self._idle: list[Whole | Stream] = list(streams)
             self._resources = resources.pop_all()
 
     def _whole(self, resources: ExitStack) -> list[Whole]:
@@ -147,13 +145,36 @@ class Executor:
 
     def close(self) -> None:
         """Give back engines and buffers, after the frames that are at work. The executor cannot be used after that."""
-        with self._lock:
+        with self._turns:
             if self._closed:
                 return
             self._closed = True
-        for _ in range(self.parallel):
-            self._idle.get()
+            while any(thread.is_alive() for thread in self._others()):
+                self._turns.wait(1.0)
         self._resources.close()
+
+    def _others(self) -> list[threading.Thread]:
+        """The threads whose frames are at work. (This one's was interrupted, if it has any.)"""
+        return [thread for thread in self._at_work.values() if thread is not threading.current_thread()]
+
+    @contextmanager
+    def _turn(self) -> Iterator[Whole | Stream]:
+        """A stream that nobody else uses meanwhile."""
+        with self._turns:
+            while not self._idle and not self._closed:
+                self._turns.wait()
+            if self._closed:
+                raise EngineError("This executor has been closed: make a new one.")
+            stream = self._idle[-1]
+            self._at_work[stream] = threading.current_thread()
+            self._idle.pop()
+        try:
+            yield stream
+        finally:
+            with self._turns:
+                del self._at_work[stream]
+                self._idle.append(stream)
+                self._turns.notify_all()
 
     @property
     def device_names(self) -> str:
@@ -188,18 +209,13 @@ class Executor:
         first; pixels that are missing take the nearest one's label, and the next frame goes on with others.
         """
         _check_frame(frame_bgr, self.package.manifest.input)
-        if self._closed:
-            raise EngineError("This executor has been closed: make a new one.")
-        stream = self._idle.get()
-        try:
+        with self._turn() as stream:
             labels, stats = stream.segment(frame_bgr, until)
-        finally:
-            self._idle.put(stream)
         return labels, replace(stats, lost=self._not_told(stats.lost))
 
     def _not_told(self, lost: tuple[str, ...]) -> tuple[str, ...]:
         """Every frame in flight finds out for itself that a device is lost; it is told once."""
-        with self._lock:
+        with self._turns:
             new = tuple(words for words in lost if words.split()[0] not in self._lost)
             self._lost.update(words.split()[0] for words in new)
         return new

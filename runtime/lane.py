@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.interface import Buffer, Context, Device, Engine
-from splitmerge.errors import EngineError
+from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Cut, InputContract, TensorInfo
 
 __all__ = ["LABELS", "Labels", "Lane", "Worker"]
@@ -64,6 +64,7 @@ class Lane:
         self, stem: Engine, trunk: Engine, contract: InputContract, cut: Cut, schedule: list[range], contexts: int
     ) -> None:
         _check_fit(stem, trunk)
+        _check_chunks(trunk, schedule)
         self.device: Device = stem.device
         self.stem_ms = self.chunk_s = 0.0
         self.workers: list[Worker] = []
@@ -149,6 +150,18 @@ def _check_fit(stem: Engine, trunk: Engine) -> None:
     taken = {t.name: (t.dtype, t.shape[1:]) for t in trunk.inputs}
     if given != taken:
         raise EngineError(f"The stem gives {given} and the trunk takes {taken}: export and build the package again.")
+
+
+def _check_chunks(trunk: Engine, schedule: list[range]) -> None:
+    lengths = {len(run) for run in schedule}
+    if trunk.batches is None or (trunk.batches[0] <= min(lengths) and max(lengths) <= trunk.batches[1]):
+        return
+    fewest, most = trunk.batches
+    raise InputError(
+        f"Chunks of {' and '.join(map(str, sorted(lengths)))} split batches do not fit the trunk's plan, which takes "
+        f"{fewest} to {most} at once: choose another --chunk, or build with --min-batches {min(lengths)} --max-batches "
+        f"{max(lengths)}."
+    )
 
 
 def _empty(device: Device, tensor: TensorInfo, batches: int) -> Buffer:

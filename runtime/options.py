@@ -1,7 +1,6 @@
 """The options with which `run` and `compare` open a package's engines."""
 
 import argparse
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Union
 
@@ -58,6 +57,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_executor(package: "Package", arguments: argparse.Namespace) -> Union["Executor", "FrameShards"]:
     """The package's executor as `add_engine_arguments`' options ask for it, or one for each device."""
+    segmenter = _open(package, arguments)
+    print(f"backend: {segmenter.facts['backend']} ({segmenter.why})")
+    return segmenter
+
+
+def _open(package: "Package", arguments: argparse.Namespace) -> Union["Executor", "FrameShards"]:
     from runtime.shards import FrameShards
 
     if arguments.shard != "frames" or len(arguments.devices) == 1:
@@ -89,7 +94,7 @@ def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[
     if arguments.contexts != AUTO:
         return make(arguments.contexts)
     tuned = tune_contexts(make)
-    print(f"contexts: {tuned}", file=sys.stderr)
+    print(f"contexts: {tuned}")
     return tuned.executor
 
 
@@ -101,4 +106,7 @@ def _devices(text: str) -> tuple[int, ...]:
     numbers = text.split(",")
     if not all(number.isdecimal() for number in numbers):
         raise argparse.ArgumentTypeError(f"{text!r} names no devices: give numbers with commas, as 0,1")
-    return tuple(int(number) for number in numbers)
+    devices = tuple(int(number) for number in numbers)
+    if len(set(devices)) < len(devices):
+        raise argparse.ArgumentTypeError(f"{text!r} names a device twice: name each once")
+    return devices

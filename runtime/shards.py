@@ -29,6 +29,7 @@ class FrameShards:
 
     def __init__(self, executors: Sequence[Executor]) -> None:
         self.parallel = sum(executor.parallel for executor in executors)
+        self.why = executors[0].why
         self._lock = threading.Lock()
         self._all, self._alive = list(executors), list(executors)
         self._idle: queue.SimpleQueue[Executor] = queue.SimpleQueue()

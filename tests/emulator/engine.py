@@ -72,7 +72,12 @@ def _refusal(plan: Plan, device: DeviceState, machine: Machine, host_code: bool)
     """Why this device and this version do not take the plan, in TensorRT's words."""
     here, built = device.config.capability, plan.capability
     compatible = "VERSION_COMPATIBLE" in plan.flags
-    if plan.version != machine.version and not (compatible and host_code):
+    if compatible and not host_code:
+        return (
+            "Error Code 1: Serialization (The plan holds a lean runtime, which is code for the host, and "
+            "engine_host_code_allowed is not set.)"
+        )
+    if plan.version != machine.version and not compatible:
         return (
             "Error Code 1: Serialization (Version tag does not match. Note: Current Version: "
             f"{machine.version}, Serialized Engine Version: {plan.version})"

@@ -165,22 +165,26 @@ class TestAutoForRunning:
         put_engines(package, "onnxruntime")
         put_engines(package, "tensorrt", "8.9")
         assert choose_backend_to_run(package, "auto", "fp32")[0] == "tensorrt"
-        chosen, why = choose_backend_to_run(package, "auto", "fp32", devices=(0, 1))
-        assert chosen == "onnxruntime" and "this GPU is NVIDIA GeForce RTX 3060" in why
+        with pytest.raises(EngineError, match=r"names GPUs.*this GPU is NVIDIA GeForce RTX 3060.*splitmerge build"):
+            choose_backend_to_run(package, "auto", "fp32", devices=(1,))
+        with pytest.raises(EngineError, match=r"this GPU is NVIDIA GeForce RTX 3060.*splitmerge build"):
+            choose_backend_to_run(package, "auto", "fp32", devices=(0, 1))
         put_engines(package, "tensorrt", "8.6")
         assert choose_backend_to_run(package, "auto", "fp32", devices=(0, 1))[0] == "tensorrt"
-        chosen, why = choose_backend_to_run(package, "auto", "fp32", devices=(2,))
-        assert chosen == "onnxruntime" and "tensorrt: no GPU 2 here" in why
+        with pytest.raises(EngineError, match=r"--devices 2 names GPUs.*tensorrt: no GPU 2 here"):
+            choose_backend_to_run(package, "auto", "fp32", devices=(2,))
 
-    def test_a_damaged_engine_is_no_reason(self, machine: Machine, package: Package) -> None:
+    def test_a_damaged_engine_is_not_passed_over(self, machine: Machine, package: Package) -> None:
         machine(*ALL, gpus=[RTX_4090])
         put_engines(package, "onnxruntime")
         folder = put_engines(package, "tensorrt", "8.9")
         (folder / "trunk.plan").write_bytes(HEADERS["tensorrt"] + b"more")
-        chosen, why = choose_backend_to_run(package, "auto", "fp32")
-        assert chosen == "onnxruntime" and "trunk.plan cannot be used, the file was altered" in why
+        with pytest.raises(EngineError, match=r"trunk.plan cannot be used, the file was altered.*splitmerge build"):
+            choose_backend_to_run(package, "auto", "fp32")
         (folder / "trunk.json").unlink()
-        assert "tensorrt-sm89-fp32 has no trunk" in choose_backend_to_run(package, "auto", "fp32")[1]
+        with pytest.raises(EngineError, match="tensorrt-sm89-fp32 has no trunk"):
+            choose_backend_to_run(package, "auto", "fp32")
+        assert choose_backend_to_run(package, "onnxruntime", "fp32")[0] == "onnxruntime"
 
     def test_without_engines_it_is_what_building_takes(self, machine: Machine, package: Package) -> None:
         machine(*ALL, gpus=[RTX_4090])

@@ -13,7 +13,8 @@ from gpu_here import MIB, Trained, backends_or_skip, gpus_or_skip
 from engines.cuda import CudaDevice
 from engines.load import load_engine
 from engines.sidecar import engine_folder, read_sidecar, write_sidecar
-from engines.tensorrt_engine import TensorRTContext, TensorRTEngine
+from engines.tensorrt_context import TensorRTContext
+from engines.tensorrt_engine import TensorRTEngine
 from splitmerge.errors import EngineError
 
 backends_or_skip()
@@ -111,7 +112,7 @@ def test_a_graph_gives_what_plain_execution_gives(batches: Batches, context: Ten
     plain = [batches.run(context, i, i + 1) for i in range(16)]
     for i in range(16):
         batches.prepare(context, i, i + 1)
-    assert len(context._graphs) == 16, "CUDA graphs were not captured"
+    assert context.graphs == 16, "CUDA graphs were not captured"
     for _ in range(3):
         for i in range(16):
             np.testing.assert_array_equal(batches.run(context, i, i + 1), plain[i])
@@ -123,12 +124,12 @@ def test_graphs_of_several_shapes_and_plain_execution_take_turns(batches: Batche
     plain = {run: batches.run(context, *run) for run in runs}
     for run in runs:
         batches.prepare(context, *run)
-    assert len(context._graphs) == len(runs)
+    assert context.graphs == len(runs)
     for _ in range(3):
         for run in runs:
             np.testing.assert_array_equal(batches.run(context, *run), plain[run])
             batches.run(context, 9, 11)  # another shape, not prepared
-    assert len(context._graphs) == len(runs)
+    assert context.graphs == len(runs)
 
 
 def test_larger_shapes_after_a_capture_capture_anew(batches: Batches, context: TensorRTContext) -> None:

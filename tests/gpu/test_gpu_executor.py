@@ -12,7 +12,7 @@ from engines.build import build_engines
 from engines.compiler import GpuOptions
 from engines.cuda import CudaDevice
 from engines.load import load_engine, open_device
-from engines.tensorrt_engine import TensorRTContext
+from engines.tensorrt_context import TensorRTContext
 from runtime.executor import Executor
 from runtime.shards import FrameShards
 from runtime.stream import Stream, Whole
@@ -70,10 +70,10 @@ def test_every_context_runs_graphs(trained: Trained, backend: str, precision: st
         assert isinstance(stream, Stream)
         (lane,) = stream._lanes
         assert isinstance(lane._stem, TensorRTContext)
-        assert len(lane._stem._graphs) == 1
+        assert lane._stem.graphs == 1
         for worker in lane.workers:
             assert isinstance(worker.context, TensorRTContext)
-            assert len(worker.context._graphs) == 16 // chunk
+            assert worker.context.graphs == 16 // chunk
         for frame in trained.frames:
             stats = executor.measure(frame)[1]
             assert stats.stem_ms > 0 and stats.trunk_ms > 0 and not stats.lost

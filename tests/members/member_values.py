@@ -15,6 +15,9 @@ from typing import NamedTuple, TypeAlias
 __all__ = ["HELD_IN", "NONE", "Evaluator", "Known", "Project", "Value", "Values", "has_any", "library_of", "objects"]
 
 HELD_IN = {"trt": "tensorrt", "_trt": "tensorrt", "cuda": "pycuda", "_cuda": "pycuda"}
+_IMPORTERS = ("import_module", "backend_module")
+"""Functions that give a module: importlib's, and the project's own for a backend's."""
+
 _LIBRARIES = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt", "pycuda": "pycuda"}
 _PASS_ON = {"enumerate", "filter", "iter", "list", "map", "max", "min", "next", "reversed", "sorted", "tuple", "zip"}
 _DEEPEST = 4  # names in a path; ILogger.Severity.ERROR has three
@@ -93,7 +96,7 @@ class Evaluator:
         while isinstance(target, (ast.Subscript, ast.Starred)):
             target = target.value
         key, values = self.key(target), self.values(value)
-        if isinstance(value, ast.Call) and ast.unparse(value.func).endswith("import_module") and key is not None:
+        if isinstance(value, ast.Call) and ast.unparse(value.func).endswith(_IMPORTERS) and key is not None:
             values |= held_in(key[1].removeprefix("."))  # of a name that is only known when it runs
         if key is not None:
             self.here.assigned[key] = self.here.assigned.get(key, NONE) | values

@@ -13,7 +13,8 @@ from small_package import make_package
 import runtime.lane
 from engines.build import build_engines
 from engines.cuda import CudaBuffer, CudaDevice, CudaStream
-from engines.tensorrt_engine import TensorRTContext, TensorRTEngine
+from engines.tensorrt_context import Execution, TensorRTContext
+from engines.tensorrt_engine import TensorRTEngine
 from runtime.executor import Executor
 from runtime.lane import Lane, Worker
 from splitmerge.package import Package
@@ -76,15 +77,15 @@ def without(owner: type, method: str, result: Any = None) -> Mutation:
 def swapped_ends(patch: pytest.MonkeyPatch) -> None:
     real = TensorRTContext._start
 
-    def start(self: TensorRTContext, buffers: dict[str, CudaBuffer], inputs: set[str]) -> None:
+    def start(self: TensorRTContext, execution: Any, buffers: dict[str, CudaBuffer], inputs: set[str]) -> None:
         names = list(buffers)
-        real(self, dict(zip(names, [buffers[name] for name in reversed(names)], strict=True)), inputs)
+        real(self, execution, dict(zip(names, [buffers[name] for name in reversed(names)], strict=True)), inputs)
 
     patch.setattr(TensorRTContext, "_start", start)
 
 
 def shared_context(patch: pytest.MonkeyPatch) -> None:
-    import engines.tensorrt_engine
+    import engines.tensorrt_context
 
     real, made = TensorRTEngine.create_context, {}
 
@@ -94,10 +95,10 @@ def shared_context(patch: pytest.MonkeyPatch) -> None:
         return made[id(self)]
 
     def no_graph(*_: object) -> None:
-        raise engines.tensorrt_engine.CaptureError("a graph would not use the context any more")
+        raise engines.tensorrt_context.CaptureError("a graph would not use the context any more")
 
     patch.setattr(TensorRTEngine, "create_context", create_context)
-    patch.setattr(engines.tensorrt_engine, "capture", no_graph)
+    patch.setattr(engines.tensorrt_context, "capture", no_graph)
 
 
 def shared_memory(patch: pytest.MonkeyPatch) -> None:
@@ -170,7 +171,8 @@ def capture_without_a_run(patch: pytest.MonkeyPatch) -> None:
         from engines.cuda_graphs import capture
 
         key, buffers = self._bound(feeds, outputs)
-        self._graphs[key] = capture(self._stream.handle, lambda: self._start(buffers, set(feeds)))
+        graph = capture(self._stream.handle, lambda: self._start(self._base, buffers, set(feeds)))
+        self._prepared[key] = Execution(None, graph)
 
     patch.setattr(TensorRTContext, "prepare", prepare)
 

@@ -132,16 +132,17 @@ def test_frames_run_as_graphs(gpus: Emulator, package: Package, frames: np.ndarr
     monkeypatch.setattr(gpus.libcuda, "cuGraphLaunch", lambda *a: launched.append(a) or real(*a), raising=False)
     with on_gpus(package, (0,)) as executor:
         count_plain_executions(executor, plain, monkeypatch)
+        launched.clear()
         executor.segment(frames[0])
         assert len(launched) == 17
         assert not plain
 
 
 def count_plain_executions(executor: Executor, seen: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engines.tensorrt_engine import TensorRTContext
+    from engines.tensorrt_context import TensorRTContext
 
     real = TensorRTContext._execute
-    monkeypatch.setattr(TensorRTContext, "_execute", lambda self: seen.append(self) or real(self))
+    monkeypatch.setattr(TensorRTContext, "_execute", lambda *given: seen.append(given) or real(*given))
 
 
 @pytest.mark.parametrize("call", ["cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags"])
@@ -220,8 +221,7 @@ def test_context_memory_is_what_the_plan_says(gpus: Emulator, package: Package) 
     used = {}
     for contexts in (1, 2, 4):
         with on_gpus(package, (0,), contexts=contexts) as executor:
-            stream = executor._idle.get()
-            executor._idle.put(stream)
+            (stream,) = executor._idle
             used[contexts] = gpus.memory_used(0)
             each = stream._lanes[0].workers[0].context.memory_bytes
             assert each > 0

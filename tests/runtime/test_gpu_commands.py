@@ -1,6 +1,7 @@
 """build, run and compare on emulated GPUs, through the command line."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +130,40 @@ def test_compare_on_a_gpu(built: Package, tmp_path: Path) -> None:
     scores = json.loads(path.read_text())
     assert scores["backend"] == "tensorrt"
     assert scores["pixel_agreement"] > 0.999
+
+
+def test_a_version_compatible_plan_runs_on_a_later_version(package: Package, clip: Path, tmp_path: Path) -> None:
+    with Emulator(CARDS[:1], version="10.12.0"):
+        assert main(["build", "--package", str(package.folder), "--version-compatible", "--device", "0"]) == 0
+    try:
+        for version in ("10.12.0", "10.13.0"):
+            with Emulator(CARDS[:1], version=version):
+                assert run_clip(package, clip, tmp_path)["backend"] == "tensorrt"
+    finally:
+        shutil.rmtree(package.engines_folder / "tensorrt-sm89-fp32")
+        shutil.rmtree(package.engines_folder / "tensorrt-sm86-fp32", ignore_errors=True)
+
+
+def test_a_chunk_that_the_plan_does_not_take_names_the_options(
+    built: Package, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(clip), "--package", str(built.folder), "--chunk", "5"]) == 2
+    error = capsys.readouterr().err
+    assert "takes 1 to 4 at once: choose another --chunk, or build with --min-batches 1 --max-batches 5" in error
+
+
+def test_devices_that_lack_a_plan_are_named(
+    make_emulator: Callable[..., Emulator],  # noqa: F811
+    built: Package,
+    clip: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(built.engines_folder / "tensorrt-sm86-fp32")
+    for shard in ("split-batches", "frames"):
+        arguments = ["run", str(clip), "--package", str(built.folder), "--devices", "0,1", "--shard", shard]
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert "RTX 3060" in error and "splitmerge build" in error
 
 
 def test_a_plan_of_another_gpu_is_refused_before_tensorrt_sees_it(
