@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["in_order"]
+__all__ = ["AHEAD", "in_order"]
+
+AHEAD = 3
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -14,7 +16,8 @@ B = TypeVar("B")
 def in_order(work: Callable[[A], B], items: Iterable[A], parallel: int) -> Iterator[B]:
     """`work` of each item, at most `parallel` of them at once; one alone is done in the calling thread.
 
-    At most `parallel` results wait for an earlier one. Raises what `work` and `items` raise, after the work that was
+    At most AHEAD times as many are begun before the earliest is done: enough for a worker that takes so many times as long
+    as the others not to hold them up. Raises what `work` and `items` raise, after the work that was
     begun has ended.
     """
     if parallel == 1:
@@ -24,7 +27,7 @@ def in_order(work: Callable[[A], B], items: Iterable[A], parallel: int) -> Itera
     with ThreadPoolExecutor(parallel, thread_name_prefix="compute") as pool:
         try:
             for item in items:
-                if len(begun) == parallel:
+                if len(begun) == AHEAD * parallel:
                     yield begun.popleft().result()
                 begun.append(pool.submit(work, item))
             while begun:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from runtime.ordered import in_order
+from runtime.ordered import AHEAD, in_order
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 5])
@@ -37,7 +37,21 @@ def test_no_more_items_are_taken_than_can_be_worked_on() -> None:
 
     for result in in_order(lambda item: item, items(), 4):
         done.append(result)
-        assert len(taken) - len(done) <= 5
+        assert len(taken) - len(done) <= 4 * AHEAD + 1
+
+
+def test_a_slow_worker_does_not_hold_up_the_others() -> None:
+    """The first item is done only after four others were, which only two workers can have done."""
+    later = threading.Semaphore(0)
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert all(later.acquire(timeout=20) for _ in range(4))
+        else:
+            later.release()
+        return item
+
+    assert list(in_order(work, range(9), 2)) == list(range(9))
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
