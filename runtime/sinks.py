@@ -2,12 +2,13 @@
 
 Each sink is a context manager that gives a function to be called once a frame, in order. What it writes is whole or
 absent: it grows under a temporary name beside its place and is renamed when the block ends without an error.
+`output` around each of several sinks makes a full disk the failure of one: the others keep what they have.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.drawing import Overlay, legend
-from runtime.sources import SourceFrame, silence_decoder
+from runtime.sources import SourceFrame
+from runtime.video_writer import video_file
 from splitmerge.errors import InputError
 from splitmerge.files import new_file, new_folder
 from splitmerge.labels import LabelClass, palette_bgr
@@ -26,18 +28,18 @@ if TYPE_CHECKING:
     from runtime.executor import FrameStats
 
 __all__ = [
+    "OutputError",
     "Result",
     "Sink",
+    "class_shares",
     "label_folder",
     "mask_folder",
+    "output",
     "overlay_video",
     "record_file",
     "video_file",
     "write_image",
 ]
-
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""What OpenCV's wheels can encode everywhere: MPEG-4 part 2 and motion JPEG. (They are built without H.264.)"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Result:
     `latency_ms` is from the frame being decoded to its labels being there, waiting included; `compute_ms` the engine's
     part of it and `stats` what the executor says of it; `dropped_before` how many frames of the source were given up
     between the one before and this; `resized` whether the engine saw the frame at another size than its own and the
-    labels were resized back.
+    labels were resized back. `reconnects` is how often a live source was opened again since the run began.
     """
 
     frame: SourceFrame
@@ -57,41 +59,48 @@ class Result:
     stats: "FrameStats"
     dropped_before: int = 0
     resized: bool = False
+    reconnects: int = 0
 
 
 Sink = Callable[[Result], None]
 
 
+class OutputError(InputError):
+    """One output of a run could not be written on."""
+
+
 @contextmanager
-def video_file(path: Path, size: tuple[int, int], fps: float) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-    """Write a video: a function that takes frames uint8 [H,W,3] BGR of `size` (height, width), both even.
+def output(opened: AbstractContextManager[Sink]) -> Iterator[Sink]:
+    """The sink, made one of several that do not fall together.
 
-    Raises InputError for an ending without a codec, a codec that does not open and a file that did not become whole.
+    What a frame's sinks or their end raise of a disk becomes an OutputError, and on an OutputError of another sink this
+    one ends as if the run had: what it wrote takes its place. Any other error, and one before the first frame was
+    written, leaves nothing of it, as ever. The sink that fails leaves nothing either, which makes room for the others.
     """
-    codec = CODECS.get(path.suffix.lower())
-    if codec is None:
-        raise InputError(f"{path} cannot be written as video: end its name in {', '.join(CODECS)}.")
-    silence_decoder()
-    with new_file(path) as temporary:
-        fourcc = cv2.VideoWriter.fourcc(codec[0], codec[1], codec[2], codec[3])
-        writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, fourcc, fps, size[::-1])
-        written = 0
+    written, failed = 0, False
+    with ExitStack() as stack:
+        write = stack.enter_context(opened)
+
+        def sink(result: Result) -> None:
+            nonlocal written, failed
+            try:
+                write(result)
+            except (OSError, InputError) as error:
+                failed = True
+                raise _output_error(error, written) from error
+            written += 1
+
         try:
-            if not writer.isOpened():
-                raise InputError(
-                    f"{path} cannot be encoded: OpenCV's {codec} encoder does not take {size[0]}x{size[1]} "
-                    f"(height x width) at {fps:g} frames per second; try an .avi, or smaller frames."
-                )
-
-            def write(frame_bgr: NDArray[np.uint8]) -> None:
-                nonlocal written
-                writer.write(frame_bgr)
-                written += 1
-
-            yield write
-        finally:
-            writer.release()
-        _check_video(path, temporary, written)
+            yield sink
+        except OutputError:
+            if written and not failed:
+                with suppress(OSError, InputError):  # the error that came first is the one to tell
+                    stack.close()
+            raise
+        try:
+            stack.close()
+        except (OSError, InputError) as error:
+            raise _output_error(error, written) from error
 
 
 @contextmanager
@@ -105,8 +114,8 @@ def overlay_video(
 ) -> Iterator[Sink]:
     """The source with its labels blended over it, at its own size and rate, with a legend below where wanted.
 
-    Video codecs halve the colours' resolution, so that an odd height or width gains one black row or column. The
-    frames are evenly spaced: a source whose rate varies is written at its mean rate; the records keep its times.
+    Video codecs halve the colours' resolution, so that an odd height or width gains one black row or column. Frames
+    are as far apart as in the source, whose rate may vary. Frames of another size than `size` are resized to it.
     """
     if not 0 <= alpha <= 1:
         raise InputError(f"An overlay's alpha of {alpha:g} cannot be: choose 0 (frame only) to 1 (labels only).")
@@ -120,8 +129,8 @@ def overlay_video(
     with video_file(path, canvas.shape[:2], fps) as write:
 
         def sink(result: Result) -> None:
-            overlay.draw(result.frame.frame_bgr, result.labels, canvas[:height, :width])
-            write(canvas)
+            overlay.draw(*_at_size(result, size), canvas[:height, :width])
+            write(canvas, result.frame.time_s)
 
         yield sink
 
@@ -167,23 +176,44 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     try:
         path.write_bytes(data.tobytes())  # rather than imwrite, which on Windows takes ASCII names only
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): make room on its disk.") from None
+        raise _unwritable(path, error) from None
 
 
 @contextmanager
 def record_file(path: Path, classes: tuple[LabelClass, ...]) -> Iterator[Sink]:
-    """A file of one JSON object a line and frame: when it was shown, what it took, and the share of each class."""
-    with new_file(path) as temporary, temporary.open("w") as file:
-        names = [entry.name for entry in classes]
+    """A file of one JSON object a line and frame: when it was shown, what it took, and the share of each class.
+
+    Each line is written as its frame is done, so that a killed process leaves whole lines.
+    """
+    with new_file(path) as temporary:
+        file = temporary.open("w", buffering=1)
 
         def sink(result: Result) -> None:
-            file.write(json.dumps(_record(result, names)) + "\n")
+            try:
+                file.write(json.dumps(_record(result, classes)) + "\n")
+            except OSError as error:
+                raise _unwritable(path, error) from None
 
-        yield sink
+        try:
+            yield sink
+        except BaseException:
+            with suppress(OSError):  # closing tries again to write what did not fit
+                file.close()
+            raise
+        try:
+            file.close()
+        except OSError as error:
+            raise _unwritable(path, error) from None
 
 
-def _record(result: Result, names: list[str]) -> dict[str, object]:
-    counts = cv2.calcHist([result.labels], [0], None, [256], [0, 256]).ravel()
+def class_shares(labels: NDArray[np.uint8], classes: tuple[LabelClass, ...]) -> dict[str, float]:
+    """The share of the pixels, 0 to 1, of each class in a label map [H,W]; of all classes, in their order."""
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    return {entry.name: float(count) / labels.size for entry, count in zip(classes, counts, strict=False)}
+
+
+def _record(result: Result, classes: tuple[LabelClass, ...]) -> dict[str, object]:
+    shares = class_shares(result.labels, classes)
     return {
         "frame": result.frame.index,
         "time_s": result.frame.time_s,
@@ -195,21 +225,31 @@ def _record(result: Result, names: list[str]) -> dict[str, object]:
         "held": result.stats.held,
         "dropped_before": result.dropped_before,
         "resized": result.resized,
-        "area": {
-            name: round(float(count) / result.labels.size, 6)
-            for name, count in zip(names, counts[: len(names)], strict=True)
-            if count
-        },
+        "area": {name: round(share, 6) for name, share in shares.items() if share},
     }
 
 
-def _check_video(path: Path, temporary: Path, written: int) -> None:
-    # VideoWriter reports nothing, not even a full disk: only reading the file tells whether it is one.
-    capture = cv2.VideoCapture(str(temporary), cv2.CAP_FFMPEG)
-    readable = capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_COUNT) >= written - (path.suffix.lower() == ".mkv")
-    capture.release()
-    if written and not readable:
-        raise InputError(f"{path} did not become a whole video of {written} frames: make room on its disk.")
+def _at_size(result: Result, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Frame and labels at a size (height, width): a live source may change its own."""
+    frame_bgr, labels = result.frame.frame_bgr, result.labels
+    if frame_bgr.shape[:2] == size:
+        return frame_bgr, labels
+    resized = cv2.resize(frame_bgr, size[::-1], interpolation=cv2.INTER_AREA)
+    nearest = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.uint8), np.asarray(nearest, np.uint8)
+
+
+def _output_error(error: OSError | InputError, written: int) -> OutputError:
+    words = str(error)
+    if isinstance(error, OSError):
+        words = f"{error.filename or 'An output'} cannot be written ({error.strerror or error}): make room on its disk."
+    return OutputError(
+        f"{words.rstrip('.')}; the other outputs keep the {written} frames before." if written else words
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written ({error.strerror}): make room on its disk.")
 
 
 def _check_replaceable(folder: Path) -> None:

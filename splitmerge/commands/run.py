@@ -73,18 +73,22 @@ def _sinks(
     stack: ExitStack, arguments: argparse.Namespace, source: "Source", classes: "tuple[LabelClass, ...]"
 ) -> "list[Sink]":
     """The sinks that were asked for; leaving `stack` makes their files appear, or vanish after an error."""
-    from runtime.sinks import mask_folder, overlay_video, record_file
+    from runtime.sinks import mask_folder, output, overlay_video, record_file
+    from runtime.video_writer import fallback_note
 
     out: list[Sink] = []
     if arguments.masks:
-        out.append(stack.enter_context(mask_folder(arguments.masks)))
+        out.append(stack.enter_context(output(mask_folder(arguments.masks))))
     if arguments.colour_masks:
-        out.append(stack.enter_context(mask_folder(arguments.colour_masks, classes)))
-    if arguments.records:
-        out.append(stack.enter_context(record_file(arguments.records, classes)))
+        out.append(stack.enter_context(output(mask_folder(arguments.colour_masks, classes))))
     if arguments.overlay:
         look = arguments.alpha, arguments.legend
-        out.append(stack.enter_context(overlay_video(arguments.overlay, source.size, source.fps, classes, *look)))
+        video = overlay_video(arguments.overlay, source.size, source.fps, classes, *look)
+        out.append(stack.enter_context(output(video)))
+        if note := fallback_note(arguments.overlay):
+            print(f"splitmerge: {note}", file=sys.stderr)
+    if arguments.records:  # last, so that a frame that is recorded is in every output
+        out.append(stack.enter_context(output(record_file(arguments.records, classes))))
     return out
 
 
