@@ -52,23 +52,28 @@ class Labeller:
         }
         self.peaks: dict[str, float] = {}
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Labels:
-        """Labels uint8 `[H,W]` of a frame uint8 `[H,W,3]`, blue-green-red."""
+    def __call__(self, frame: NDArray[np.uint8], stride: int = 1) -> Labels:
+        """Labels uint8 `[H,W]` of a frame uint8 `[H,W,3]`, blue-green-red; `[::stride, ::stride]` of them.
+
+        `stride` divides the cut's rows and columns; the split batches that it leaves out are not computed.
+        """
         height, width, _ = frame.shape
         if self._cut is None:
-            return np.asarray(self._run("model", {FRAMES: frame[None]})[LABELS][0], np.uint8)
-        rows, columns = self._cut.rows, self._cut.columns
+            labels = self._run("model", {FRAMES: frame[None]})[LABELS][0]
+            return np.asarray(labels[::stride, ::stride], np.uint8)
+        rows, columns = self._cut.rows // stride, self._cut.columns // stride
         features = self._run("stem", {FRAMES: frame[None]})
         names = [value.name for value in self._sessions["trunk"].get_inputs()]
         parts = [
             self._run("trunk", {name: features[name][batch, None] for name in names})[LABELS][0]
             for batch in range(self._cut.batches)
+            if batch // self._cut.columns % stride == 0 and batch % self._cut.columns % stride == 0
         ]
         whole = np.empty((parts[0].shape[0] * rows, parts[0].shape[1] * columns), np.uint8)
         for batch, labels in enumerate(parts):
             row, column = divmod(batch, columns)
             whole[row::rows, column::columns] = labels
-        return whole[:height, :width]
+        return whole[: -(-height // stride), : -(-width // stride)]
 
     def _run(self, part: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         session = self._sessions[part]
