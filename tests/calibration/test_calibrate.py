@@ -34,7 +34,8 @@ def graphs(package: Package) -> dict[str, onnx.ModelProto]:
 
 def calibrate(package: Package, *more: str) -> int:
     # random weights have near ties by the dozen
-    return main(["calibrate", "--package", str(package.folder), "--images", "2", "--min-agreement", "98", *more])
+    fixed = ["--precision", "fp16", "--images", "2", "--min-agreement", "98"]
+    return main(["calibrate", "--package", str(package.folder), *fixed, *more])
 
 
 def test_the_verb_adds_fp16(package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +71,8 @@ def test_layers_can_be_kept(package: Package) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [
-        (["--precision", "int8"], "int8 cannot be made yet: give --precision fp16", 2),
-        (["--precision", "fp8"], "fp8 cannot be made yet", 2),
+        (["--precision", "int8", "--keep", "conv_0"], "--keep is for fp16", 2),
+        (["--precision", "fp8"], "fp8 cannot be made: give --precision int8 or fp16", 2),
         (["--keep", "conv_99"], "has no convolution 'conv_99'", 2),
         (["--min-agreement", "100"], "In fp16 only 99", 1),
         (["--data", "no such folder"], "no such folder", 2),
@@ -85,6 +86,13 @@ def test_what_cannot_be_leaves_the_package_alone(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert {path: path.read_bytes() for path in package.folder.iterdir()} == before
+
+
+def test_int8_needs_a_later_opset(package: Package, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = (package.folder / "manifest.json").read_bytes()
+    assert calibrate(package, "--precision", "int8") == 2
+    assert "is of opset 17 and int8 beside float16 needs 19" in capsys.readouterr().err
+    assert (package.folder / "manifest.json").read_bytes() == manifest
 
 
 @pytest.mark.parametrize("cut", [True, False])
