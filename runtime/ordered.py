@@ -16,8 +16,8 @@ B = TypeVar("B")
 def in_order(work: Callable[[A], B], items: Iterable[A], parallel: int) -> Iterator[B]:
     """`work` of each item, at most `parallel` of them at once; one alone is done in the calling thread.
 
-    At most AHEAD times as many are begun before the earliest is done: enough for a worker that takes so many times as long
-    as the others not to hold them up. Raises what `work` and `items` raise, after the work that was
+    At most AHEAD times as many are begun before the earliest is done: enough for a worker that takes so many times as
+    long as the others not to hold them up. Raises what `work` and `items` raise, after the work that was
     begun has ended.
     """
     if parallel == 1:
