@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, help="folder of label maps, 000000.png: gray class ids")
     parser.add_argument("--colour-masks", type=Path, help="folder of label maps in the classes' colours")
     parser.add_argument("--records", type=Path, help="frames.jsonl: one JSON object a frame")
+    parser.add_argument(
+        "--page",
+        metavar="[HOST:]PORT",
+        help="show the run in a browser, on this machine only unless HOST says otherwise; /metrics is for Prometheus",
+    )
     parser.add_argument("--frames", type=positive_integer, help="stop after this many frames")
     parser.add_argument(
         "--deadline-ms",
@@ -77,6 +82,12 @@ def _sinks(
     from runtime.video_writer import fallback_note
 
     out: list[Sink] = []
+    if arguments.page is not None:
+        from runtime.page import live_page
+
+        page = stack.enter_context(live_page(arguments.page, classes, arguments.alpha))
+        print(f"live page: {page.url}", flush=True)
+        out.append(page.sink)
     if arguments.masks:
         out.append(stack.enter_context(output(mask_folder(arguments.masks))))
     if arguments.colour_masks:

@@ -1,0 +1,67 @@
+"""/metrics, read by Prometheus' own parser."""
+
+import urllib.request
+
+import numpy as np
+import pytest
+from clips import SIZE, numbered_frame
+from prometheus_client.parser import text_string_to_metric_families
+
+from runtime.executor import FrameStats
+from runtime.page import live_page
+from runtime.sinks import Result
+from runtime.sources import SourceFrame
+from splitmerge.labels import CITYSCAPES
+
+
+def _result(index, dropped=0, latency_ms=10.0, reconnects=0):
+    labels = np.zeros(SIZE, np.uint8)
+    labels[:16] = 6
+    frame = SourceFrame(index, index / 10, numbered_frame(index))
+    return Result(frame, labels, latency_ms, 5.0, FrameStats(1.0, 4.0, 16), dropped, reconnects=reconnects)
+
+
+def _samples(url):
+    with urllib.request.urlopen(f"{url}metrics", timeout=20) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        text = answer.read().decode()
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_before_the_first_frame():
+    with live_page("0", CITYSCAPES) as page:
+        samples = _samples(page.url)
+    assert samples["splitmerge_frames_total",] == 0
+    assert samples["splitmerge_class_area_ratio", "road"] == 0
+
+
+def test_what_is_counted():
+    with live_page("0", CITYSCAPES) as page:
+        for index, latency_ms in enumerate([4.0, 9.0, 9.0, 40.0, 20_000.0]):
+            page.sink(_result(index, dropped=index, latency_ms=latency_ms, reconnects=index // 2))
+        samples = _samples(page.url)
+    assert samples["splitmerge_frames_total",] == 5
+    assert samples["splitmerge_dropped_frames_total",] == 10
+    assert samples["splitmerge_reconnects_total",] == 2
+    assert samples["splitmerge_latency_seconds_bucket", "0.005"] == 1
+    assert samples["splitmerge_latency_seconds_bucket", "0.01"] == 3
+    assert samples["splitmerge_latency_seconds_bucket", "0.05"] == 4
+    assert samples["splitmerge_latency_seconds_bucket", "10.0"] == 4
+    assert samples["splitmerge_latency_seconds_bucket", "+Inf"] == samples["splitmerge_latency_seconds_count",] == 5
+    assert samples["splitmerge_latency_seconds_sum",] == pytest.approx(20.062)
+    assert samples["splitmerge_frames_per_second",] > 0
+    assert samples["splitmerge_last_frame_timestamp_seconds",] > 1.7e9
+    assert samples["splitmerge_class_area_ratio", "traffic light"] == 0.25
+    assert samples["splitmerge_class_area_ratio", "road"] == 0.75
+    assert len([key for key in samples if key[0] == "splitmerge_class_area_ratio"]) == 19
+
+
+def test_two_runs_of_a_process_do_not_mix():
+    with live_page("0", CITYSCAPES) as first, live_page("0", CITYSCAPES) as second:
+        first.sink(_result(0))
+        assert _samples(first.url)["splitmerge_frames_total",] == 1
+        assert _samples(second.url)["splitmerge_frames_total",] == 0
