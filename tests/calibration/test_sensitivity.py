@@ -1,5 +1,6 @@
 """A layer that was made fragile on purpose is found, taken back, and mended by equalisation; scores are kept."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from calibration.score_log import ScoreLog
 from calibration.scored_images import scored_images
 from calibration.search import order_of_return, search
 from calibration.sensitivity import draw_sensitivity, sensitivity
+from engines.build import GpuOptions, build_engines
 from splitmerge.package import Package
 
 FRAGILE = "layer3.0.conv2"
@@ -123,6 +125,18 @@ def test_graphs_of_recipes(quantiser: Quantiser, rest: str) -> None:
     assert every["stem"].graph.output[0].type.tensor_type.elem_type == int8
     # with its first convolution in float the trunk reads its features as float
     assert start.type.tensor_type.elem_type != int8
+
+
+def test_a_mixed_precision_builds_as_it_is_written(quantiser: Quantiser, fragile: Package, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'splitmerge[rtx]'")
+    shutil.copytree(fragile.folder, tmp_path / "package")
+    graphs = quantiser.graphs(Recipe("mse", left_out=frozenset({"conv1", FRAGILE})), "fp16")
+    package = add_precision(Package.open(tmp_path / "package"), "int8", graphs)
+    stem, trunk = build_engines(package, "tensorrt-rtx", "int8", GpuOptions("8.9"))
+    found = {
+        name: types["found"] for engine in (stem, trunk) for name, types in engine.build["convolution_types"].items()
+    }
+    assert found == dict.fromkeys(quantiser.layers, "Int8") | {"conv1": "Half", FRAGILE: "Half"}
 
 
 def test_a_picture(alone: dict[str, Measured], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The shipped network as a package of small frames, exported once a session and copied for each test."""
 
+import atexit
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ SIZE = (64, 128)
 @cache
 def _exported() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="splitmerge-trained-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     export_package(CHECKPOINT, SIZE, folder / "package")
     return folder / "package"
 
