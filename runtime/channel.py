@@ -37,6 +37,27 @@ class Channel(Generic[T]):
             self.fullest = max(self.fullest, len(self._items))
             self._changed.notify_all()
 
+    def offer(self, item: T) -> int:
+        """Add an item without waiting: where there is no room, the oldest one makes it. Gives how many were dropped.
+
+        Raises Stopped once the channel was stopped.
+        """
+        with self._changed:
+            if self._stopped:
+                raise Stopped
+            dropped = max(0, len(self._items) + 1 - self.depth)
+            for _ in range(dropped):
+                self._items.popleft()
+            self._items.append(item)
+            self.fullest = max(self.fullest, len(self._items))
+            self._changed.notify_all()
+            return dropped
+
+    def __len__(self) -> int:
+        """How many items wait; those of a stopped channel are never got."""
+        with self._changed:
+            return len(self._items)
+
     def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:

@@ -5,6 +5,10 @@
 The channels between them are bounded, so the slowest stage sets the pace and memory stays at a few frames. A failure in
 any stage stops all three and is raised once, here; so does Ctrl-C. A frame's pixels are copied only where the engine
 needs another size than the source has.
+
+Nothing waits for a live source's frames, and they wait for nobody: of those that were decoded while the engine was busy
+only the newest is computed, and of those that wait for the sinks the oldest makes room. Each frame that is left out is
+counted where that happens: captured = written + skipped + what the sinks had no time for.
 """
 
 import itertools
@@ -19,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from runtime.ages import Ages
 from runtime.channel import Channel, Stopped
+from runtime.frames import resized as _resized
 from runtime.ordered import in_order
+from runtime.relay import relay
 from runtime.sinks import Result, Sink
 from runtime.sources import Source, SourceFrame
-from runtime.summary import Clock, Summary
+from runtime.summary import Clock, Freshness, Summary
 
 if TYPE_CHECKING:
     from runtime.executor import FrameStats
@@ -54,6 +61,8 @@ class MeasuredSegmenter(Segmenter, Protocol):
 
 @dataclass(frozen=True)
 class _Decoded:
+    """`ready_at` is the `time.perf_counter` of a live frame's capture, and otherwise of its being ready to compute."""
+
     frame: SourceFrame
     input_bgr: NDArray[np.uint8]
     ready_at: float
@@ -74,6 +83,10 @@ class _Run:
     clocks: tuple[Clock, Clock, Clock] = field(default_factory=lambda: (Clock(), Clock(), Clock()))
     errors: list[BaseException] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    ages: Ages = field(default_factory=Ages)
+    skipped: int = 0
+    unwritten: int = 0
+    last_index: int = -1
 
     def decode(self, limit: int | None) -> None:
         frames = itertools.islice(self.source, limit)
@@ -85,6 +98,32 @@ class _Run:
             began = time.perf_counter()
         self.decoded.close()
 
+    def decode_live(self) -> None:
+        began = time.perf_counter()
+        for frame in self.source:
+            self.clocks[0].add(began)
+            try:
+                # Another size is for the compute stage to make, of those frames that get there.
+                self.skipped += self.decoded.offer(_Decoded(frame, frame.frame_bgr, frame.captured_at or began))
+            except Stopped:
+                self.skipped += 1
+                raise
+            began = time.perf_counter()
+        self.decoded.close()
+
+    def compute_live(self, limit: int | None) -> None:
+        relay(self.label, iter(self.decoded), self.deliver, self.segmenter.parallel, limit, self.stop)
+        self.decoded.stop()  # no more is wanted, nor a further connection waited for
+        self.source.close()
+        self.labelled.close()
+
+    def deliver(self, result: Result) -> None:
+        age_ms = 1000 * (time.perf_counter() - (result.frame.captured_at or 0.0))
+        self.ages.add(age_ms)
+        self.clocks[1].add_ms(result.compute_ms)
+        self.lost.extend(result.stats.lost)
+        self.unwritten += self.labelled.offer(replace(result, latency_ms=age_ms))
+
     def compute(self) -> None:
         for result in in_order(self.label, self.decoded, self.segmenter.parallel):
             self.clocks[1].add_ms(result.compute_ms)
@@ -94,16 +133,22 @@ class _Run:
 
     def label(self, item: _Decoded) -> Result:
         began = time.perf_counter()
-        until = began + self.deadline_ms / 1e3 if self.deadline_ms else None
-        labels, stats = self.segmenter.measure(item.input_bgr, until)
+        captured_at = item.frame.captured_at
+        until = (captured_at or began) + self.deadline_ms / 1e3 if self.deadline_ms else None
+        labels, stats = self.segmenter.measure(_resized(item.input_bgr, self.size), until)
         now = time.perf_counter()
         latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began)
-        return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=self.source.size != self.size)
+        other_size = item.frame.scaled or self.source.size != self.size
+        return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=other_size)
 
     def encode(self) -> None:
         for result in self.labelled:
             began = time.perf_counter()
             whole = _at_source_size(result)
+            index, before = result.frame.index, self.last_index
+            if index > before + 1:
+                whole = replace(whole, dropped_before=index - before - 1)
+            self.last_index = index
             for sink in self.sinks:
                 sink(whole)
             self.clocks[2].add(began)
@@ -116,6 +161,8 @@ class _Run:
     def stop(self) -> None:
         self.decoded.stop()
         self.labelled.stop()
+        if self.source.live:
+            self.source.close()
 
     def guarded(self, stage: Callable[[], None]) -> Callable[[], None]:
         """The stage as a thread's target: its error is kept and ends the other stages."""
@@ -143,7 +190,8 @@ def run_pipeline(
 ) -> Summary:
     """Segment every frame of `source` (the first `limit`) at the engine's `size` (height, width) and feed the sinks.
 
-    A frame's split batches stop after `deadline_ms` of computing, 0: never.
+    A live source's frames are segmented as far as there is time (`limit` of them). A frame's split batches stop after
+    `deadline_ms` of computing, of a live source `deadline_ms` after its capture; 0: never.
 
     Raises what the first failing stage raised. The sinks' own clean-up is their context managers'.
     """
@@ -151,21 +199,28 @@ def run_pipeline(
     # tqdm prints nothing where stderr is no terminal (disable=None).
     with tqdm(total=expected, unit="frame", disable=None if progress else True) as bar:
         run = _Run(source, segmenter, sinks, size, bar, deadline_ms)
+        if source.live:
+            run.decoded = Channel(1)
         began = time.perf_counter()
         _run_stages(run, limit)
         seconds = time.perf_counter() - began
-        return Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost)
+        freshness = Freshness(run.skipped + len(run.decoded), run.unwritten, run.ages.facts)
+        return Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost, freshness)
 
 
 def _run_stages(run: _Run, limit: int | None) -> None:
+    live = run.source.live
     threads = [
-        threading.Thread(target=run.guarded(lambda: run.decode(limit)), name="decode"),
+        threading.Thread(target=run.guarded(run.decode_live if live else lambda: run.decode(limit)), name="decode"),
         threading.Thread(target=run.guarded(run.encode), name="encode"),
     ]
     try:
         for thread in threads:
             thread.start()
-        run.compute()
+        if live:
+            run.compute_live(limit)
+        else:
+            run.compute()
         for thread in threads:
             thread.join()
     except Stopped:
@@ -177,21 +232,6 @@ def _run_stages(run: _Run, limit: int | None) -> None:
                 thread.join()
     if run.errors:
         raise run.errors[0]
-
-
-def _resized(frame_bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The frame at the engine's size: averaged where it shrinks, linear where it grows, untouched where it fits.
-
-    Height and width are scaled each on its own, so that a frame of another aspect is stretched rather than cropped.
-    """
-    height, width = frame_bgr.shape[:2]
-    if (height, width) == size:
-        return frame_bgr
-    shrinks = size[0] * size[1] < height * width
-    out: NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
-        frame_bgr, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return out
 
 
 def _at_source_size(result: Result) -> Result:

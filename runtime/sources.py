@@ -1,68 +1,68 @@
-"""Where frames come from: a video file, a folder of images or a pattern such as `frames/*.png`.
+"""Where frames come from: a video file, images, a camera, a stream's URL, standard input.
 
     for frame in open_source("drive.mp4"): ...     # SourceFrame(index, time_s, frame_bgr)
 
 Opening decodes the first frame, so that a source that cannot be used is refused before any work begins. Decoding is
 OpenCV's own (FFmpeg inside); what a container promises and does not keep shows in `missing_frames` at the end.
+
+A file and a pipe wait, so that every frame of theirs is handed out. A camera and a stream do not: their newest frame
+wins (`runtime.live`). `open_source`'s `live` overrides that, and a URL of a video with an end counts as a file.
+A video that changes its size keeps the first frame's: later ones are scaled to it, because outputs have one size.
 """
 
 import glob
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.addresses import camera_of, is_url, masked
+from runtime.connection import Connection, Paced, Stream
+from runtime.frames import (
+    IMAGE_FPS,
+    Events,
+    Source,
+    SourceFrame,
+    checked_size,
+    rate_or_default,
+    resized,
+    silence_decoder,
+    size_text,
+)
+from runtime.live import Limits, LiveSource
 from splitmerge.errors import InputError
 from training.data import IMAGE_SUFFIXES, read_image
 
 __all__ = ["ImageSource", "Source", "SourceFrame", "VideoSource", "open_source", "silence_decoder"]
 
-SMALLEST = 32
-"""Height and width of the smallest frame in pixels: one window of five split levels."""
-
-IMAGE_FPS = 25.0
-"""Frames per second that a folder of images is taken to have; images have no clock."""
-
 _COUNTED = (".mp4", ".m4v", ".mov", ".avi")
 """Containers that list their frames. In others the count is duration times rate, and sound may outlast the picture."""
 
 
-@dataclass(frozen=True)
-class SourceFrame:
-    """One decoded frame: its index from 0, its time in the source in seconds, its pixels uint8 [H,W,3]."""
+def open_source(name: str, live: bool | None = None, limits: Limits | None = None) -> Source:
+    """Open what `name` means: `0` or `/dev/video0`, a URL, `-`, a video file, a folder of images or a pattern.
 
-    index: int
-    time_s: float
-    frame_bgr: NDArray[np.uint8]
-
-
-class Source(Protocol):
-    """Frames in order, to be iterated once, and what is known of them beforehand.
-
-    `size` is (height, width) in pixels; `fps` frames per second; `frame_count` what the source promises, None where it
-    does not say; `missing_frames`, after iterating to the end, how many of these could not be decoded.
+    `live` overrides whether the newest frame is wanted or every one; a file is then played at its own pace. Raises
+    InputError where it cannot be opened or decoded.
     """
+    limits = limits or Limits()
+    camera = camera_of(name)
+    if camera is not None or is_url(name) or name == "-":
+        target, shown = name if camera is None else camera, _shown(name, camera)
+        if live is None and not is_url(name):
+            live = camera is not None
 
-    name: str
-    paths: tuple[Path, ...]
-    size: tuple[int, int]
-    fps: float
-    frame_count: int | None
-    missing_frames: int
+        def connect() -> Connection:
+            return Stream(target, shown, limits.stall_s)
 
-    def __iter__(self) -> Iterator[SourceFrame]: ...
-
-    def close(self) -> None:
-        """Give back the file. Iterating to the end does so, too."""
+        return LiveSource(shown, connect, limits, live, ends=name == "-")
+    source = _open_files(name)
+    return _played(source, limits) if live else source
 
 
-def open_source(name: str) -> "VideoSource | ImageSource":
-    """Open a video file, a folder of images or a pattern. Raises InputError where it cannot be decoded."""
+def _open_files(name: str) -> "VideoSource | ImageSource":
     path = Path(name)
     if path.is_dir():
         return ImageSource(name, _images(path.iterdir()))
@@ -73,11 +73,17 @@ def open_source(name: str) -> "VideoSource | ImageSource":
     return VideoSource(path)
 
 
-def silence_decoder() -> None:
-    """Keep OpenCV and FFmpeg from writing on stderr: what they say there is said again in an error of our own."""
-    # FFmpeg's level is read once, when the process first opens a video; a user's own setting wins.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def _played(source: "VideoSource | ImageSource", limits: Limits) -> LiveSource:
+    connect: Callable[[], Connection] = lambda: Paced(source)  # noqa: E731 (a connection is opened in its thread)
+    played = LiveSource(source.name, connect, limits, True, ends=True)
+    played.paths = source.paths
+    return played
+
+
+def _shown(name: str, camera: int | str | None) -> str:
+    if name == "-":
+        return "standard input"
+    return f"camera {camera}" if isinstance(camera, int) else masked(name)
 
 
 class VideoSource:
@@ -86,7 +92,7 @@ class VideoSource:
     def __init__(self, path: Path) -> None:
         _check_file(path)
         silence_decoder()
-        self.name = str(path)
+        self.name, self.live, self.events = str(path), False, Events()
         self.paths: tuple[Path, ...] = (path,)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -101,7 +107,7 @@ class VideoSource:
             raise
 
     def _begin(self, path: Path) -> None:
-        self.fps = _rate(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps = rate_or_default(self._capture.get(cv2.CAP_PROP_FPS))
         promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.frame_count: int | None = promised if promised > 0 else None
         self.missing_frames = 0
@@ -109,7 +115,7 @@ class VideoSource:
         if first is None:
             raise InputError(f"{path} has no frame that can be decoded ({promised} promised): copy or encode it again.")
         self._first, self._first_time = first, self._position()
-        self.size = _checked_size(path, first)
+        self.size = checked_size(path, first)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         try:
@@ -124,12 +130,9 @@ class VideoSource:
         frame: NDArray[np.uint8] | None = self._first
         time_s, index = self._first_time or 0.0, 0
         while frame is not None:
-            if frame.shape[:2] != self.size:
-                raise InputError(
-                    f"{self.name} changes its size at frame {index} (from {_text(self.size)} to "
-                    f"{_text(frame.shape)}, height x width): encode it again at one size."
-                )
-            yield SourceFrame(index, round(time_s, 6), frame)
+            size = (frame.shape[0], frame.shape[1])
+            self.events.saw(size)
+            yield SourceFrame(index, round(time_s, 6), resized(frame, self.size), scaled=size != self.size)
             frame, index, before = self._decode(), index + 1, time_s
             position = self._position()
             # Some containers have no clock (0 for every frame) and some clocks stand still: count frames instead.
@@ -159,16 +162,16 @@ class ImageSource:
             raise InputError(f"{name} has no images ({', '.join(IMAGE_SUFFIXES)}): name a video or a folder of images.")
         self.name, self.paths, self.fps = name, tuple(paths), IMAGE_FPS
         self.frame_count: int | None = len(paths)
-        self.missing_frames = 0
-        self.size = _checked_size(self.paths[0], read_image(self.paths[0]))
+        self.missing_frames, self.live, self.events = 0, False, Events()
+        self.size = checked_size(self.paths[0], read_image(self.paths[0]))
 
     def __iter__(self) -> Iterator[SourceFrame]:
         for index, path in enumerate(self.paths):
             frame_bgr = read_image(path)
             if frame_bgr.shape[:2] != self.size:
                 raise InputError(
-                    f"{path} is {_text(frame_bgr.shape)} and {self.paths[0]} is {_text(self.size)} (height x width): "
-                    "the images of a source must be of one size."
+                    f"{path} is {size_text(frame_bgr.shape)} and {self.paths[0]} is {size_text(self.size)} "
+                    "(height x width): the images of a source must be of one size."
                 )
             yield SourceFrame(index, round(index / self.fps, 6), frame_bgr)
 
@@ -191,21 +194,3 @@ def _check_file(path: Path) -> None:
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _rate(fps: float) -> float:
-    return fps if np.isfinite(fps) and 0 < fps <= 1000 else IMAGE_FPS
-
-
-def _checked_size(path: Path, frame_bgr: NDArray[np.uint8]) -> tuple[int, int]:
-    height, width = frame_bgr.shape[:2]
-    if min(height, width) < SMALLEST:
-        raise InputError(
-            f"{path} has frames of {height}x{width} (height x width): {SMALLEST}x{SMALLEST} is the least that the "
-            "networks' five levels can divide; use a larger video."
-        )
-    return height, width
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]}"

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.sources import Source
+from runtime.frames import Source, size_text
 
-__all__ = ["Clock", "Summary"]
+__all__ = ["Clock", "Freshness", "Summary"]
 
 
 @dataclass
@@ -29,12 +29,27 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Freshness:
+    """Of a live source: frames that were decoded and not computed, computed and not written, and the ages in
+    milliseconds from capture to label (p50, p95, p99, max; None where there was no frame)."""
+
+    skipped: int = 0
+    unwritten: int = 0
+    age_ms: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run did. Sizes are (height, width) in pixels, stage times means in milliseconds a frame.
 
     `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
     that waited before the compute and the encode stage, `parallel` the frames computed at the same time. `warnings`
-    tell of a source that was cut off and of devices that were dropped.
+    tell of a source that was cut off or lost and of devices that were dropped.
+
+    Of a `live` source, `captured = frames + dropped + dropped_by_sinks`: `dropped` were replaced by a newer frame
+    before they were computed, `dropped_by_sinks` after, because a sink was slow. `age_ms` is from capture (a frame's
+    leaving the decoder) to its labels. `outages`, `stalls`, `attempts`, `reconnects` and `source_lost` are
+    `runtime.frames.Events`.
     """
 
     source: str
@@ -51,6 +66,17 @@ class Summary:
     waiting: tuple[int, int]
     warnings: tuple[str, ...]
     parallel: int = 1
+    live: bool = False
+    captured: int = 0
+    dropped: int = 0
+    dropped_by_sinks: int = 0
+    age_ms: dict[str, float] | None = None
+    outages: int = 0
+    stalls: int = 0
+    attempts: int = 0
+    reconnects: int = 0
+    size_changes: int = 0
+    source_lost: bool = False
 
     @classmethod
     def of(
@@ -62,14 +88,23 @@ class Summary:
         seconds: float,
         parallel: int = 1,
         lost: Sequence[str] = (),
+        freshness: Freshness | None = None,
     ) -> "Summary":
         """Of a run that has ended: `clocks` are those of decoding, computing and encoding."""
         decode, compute, encode = clocks
+        freshness, events = freshness or Freshness(), source.events
         warnings = [f"{words} The others did its work." for words in lost]
         if source.missing_frames:
             warnings.append(
                 f"{source.name} promises {source.frame_count} frames and {encode.frames} could be decoded: "
                 "it is cut off or damaged; the results cover those, copy the source again for the rest."
+            )
+        if events.lost:
+            warnings.append(f"{source.name} was lost ({events.lost}): the results cover the frames before that.")
+        if events.size_changes:
+            warnings.append(
+                f"{source.name} changed its size {events.size_changes} times: frames were scaled to the first one's "
+                f"{size_text(source.size)} (height x width), so that the outputs keep one size."
             )
         return cls(
             source=source.name,
@@ -86,6 +121,17 @@ class Summary:
             waiting=waiting,
             warnings=tuple(warnings),
             parallel=parallel,
+            live=source.live,
+            captured=events.captured if source.live else encode.frames,
+            dropped=events.skipped + freshness.skipped,
+            dropped_by_sinks=freshness.unwritten,
+            age_ms=freshness.age_ms,
+            outages=events.outages,
+            stalls=events.stalls,
+            attempts=events.attempts,
+            reconnects=events.reconnects,
+            size_changes=events.size_changes,
+            source_lost=events.lost is not None,
         )
 
     @property

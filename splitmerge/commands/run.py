@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.live_options import SOURCE_HELP, add_live_arguments, limits_from, live_lines
 from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError
 from splitmerge.files import check_outputs, write_json
@@ -23,7 +24,7 @@ HELP = "Segment a video or a folder of images, frame by frame."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a video, a folder of images, or a pattern like 'a/*.png'")
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
     parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
     parser.add_argument("--overlay", type=Path, help="video of the source with its labels blended over it")
     parser.add_argument("--alpha", type=float, default=0.55, help="the labels' share of the overlay, 0 to 1")
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="compute the split batches of a frame that are done by then; other pixels take the nearest label (0: all)",
     )
+    add_live_arguments(parser)
     parser.add_argument("--json", type=Path, help="write the summary as JSON")
     add_engine_arguments(parser)
 
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--deadline-ms {arguments.deadline_ms:g} cannot be kept: give milliseconds, or 0 for none.")
     package = Package.open(arguments.package)
     with ExitStack() as stack:
-        source = open_source(arguments.source)
+        source = open_source(arguments.source, arguments.live, limits_from(arguments))
         stack.callback(source.close)
         files = (arguments.overlay, arguments.records, arguments.json)
         check_outputs(files, (arguments.masks, arguments.colour_masks), source.paths)
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(_text(summary))
     if arguments.json:
         write_json(arguments.json, {"model": package.manifest.model, **executor.facts, **asdict(summary)})
-    return InputError.exit_code if summary.missing_frames else 0
+    return InputError.exit_code if summary.missing_frames or summary.source_lost else 0
 
 
 def _sinks(
@@ -97,7 +99,7 @@ def _sinks(
         video = overlay_video(arguments.overlay, source.size, source.fps, classes, *look)
         out.append(stack.enter_context(output(video)))
         if note := fallback_note(arguments.overlay):
-            print(f"splitmerge: {note}", file=sys.stderr)
+            print(note)
     if arguments.records:  # last, so that a frame that is recorded is in every output
         out.append(stack.enter_context(output(record_file(arguments.records, classes))))
     return out
@@ -108,6 +110,7 @@ def _text(summary: "Summary") -> str:
     lines = [
         f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} frames per second",
         f"per frame, at the same time: {stages} ({summary.slowest_stage} sets the pace)",
+        *live_lines(summary),
     ]
     if summary.resized:
         height, width = summary.source_size

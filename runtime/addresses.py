@@ -1,0 +1,38 @@
+"""What a source's name means: a camera, a stream's URL, standard input or a file; and how it may be shown."""
+
+import re
+from pathlib import Path
+
+__all__ = ["camera_of", "is_url", "masked"]
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "rtmp", "rtmps", "tcp", "srt")
+"""What FFmpeg opens over a network and a camera or a sender speaks."""
+
+
+def is_url(name: str) -> bool:
+    """Whether `name` is a stream's address."""
+    return name.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def camera_of(name: str) -> int | str | None:
+    """The camera that `name` means: its number, or its device file; None where it means none."""
+    if re.fullmatch(r"[0-9]{1,3}", name):
+        return int(name)
+    return name if name.startswith("/dev/") and Path(name).is_char_device() else None
+
+
+def masked(name: str) -> str:
+    """A source's name without what may be secret in a URL: user and password before the host, and the query.
+
+    Rather too much than too little: a password may hold an unescaped @ or /, so all up to the last @ goes; cameras
+    take `?user=admin&pwd=...`, so the query's values go.
+    """
+    if not is_url(name):
+        return name
+    address, question, _ = name.partition("?")
+    if "@" in name.rpartition("?")[2] and question:
+        address, question = name, ""  # a ? within the password
+    scheme, _, rest = address.partition("://")
+    host = rest.rpartition("@")[2].partition("?")
+    user = "***@" if "@" in rest else ""
+    return f"{scheme}://{user}{host[0]}" + ("?***" if question or host[1] else "")
