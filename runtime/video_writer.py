@@ -8,7 +8,6 @@ A process that is killed leaves a file that plays up to about the last two secon
 a plain indexed file at its end, Matroska and WebM grow in clusters of one second.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -63,7 +62,11 @@ class FrameWriter(Protocol):
 def encoder_for(path: Path) -> str | None:
     """FFmpeg's name of the encoder that PyAV will use for a file of this ending, None where OpenCV has to."""
     suffix = path.suffix.lower()
-    if suffix not in CONTAINERS or importlib.util.find_spec("av") is None:
+    if suffix not in CONTAINERS:
+        return None
+    try:
+        import av.codec  # noqa: F401
+    except ImportError:  # missing, or its libraries are
         return None
     wanted = (VP9,) if suffix == ".webm" else (*H264, VP9)
     return next((name for name in wanted if _can_encode(name)), None)

@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import SIZE, names, number_of, numbered_frame
+from clips import SIZE, Threshold, names, number_of, numbered_frame, write_clip, write_package
 
-import runtime.video_writer
+import splitmerge.commands.run
 from runtime.video_writer import encoder_for, fallback_note, video_file
+from splitmerge.cli import main
 from splitmerge.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +168,7 @@ def test_an_encoder_that_does_not_open_is_an_error(tmp_path):
 
 @pytest.fixture
 def no_pyav(monkeypatch):
-    monkeypatch.setattr(runtime.video_writer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "av", None)  # importing it fails then
 
 
 @needs_av
@@ -186,6 +187,17 @@ def test_without_pyav_opencv_writes_what_it_can_and_one_line_says_so(tmp_path, n
     assert [number_of(capture.read()[1]) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match=r"\.webm needs PyAV"), video_file(tmp_path / "out.webm", SIZE, 10):
         pass
+
+
+def test_a_run_without_pyav_says_so_in_a_line(tmp_path, no_pyav, monkeypatch, capfd):
+    monkeypatch.setattr(splitmerge.commands.run, "open_executor", lambda package, arguments: Threshold())
+    write_package(tmp_path / "package")
+    clip, video = write_clip(tmp_path / "in.mp4", 3), tmp_path / "o.mp4"
+    assert main(["run", str(clip), "--package", str(tmp_path / "package"), "--overlay", str(video)]) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert len([line for line in said.out.splitlines() if line.startswith(f"{video} will be MPEG-4 part 2")]) == 1
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out"])
