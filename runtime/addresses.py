@@ -25,14 +25,14 @@ def masked(name: str) -> str:
     """A source's name without what may be secret in a URL: user and password before the host, and the query.
 
     Rather too much than too little: a password may hold an unescaped @ or /, so all up to the last @ goes; cameras
-    take `?user=admin&pwd=...`, so the query's values go.
+    take `?user=admin&pwd=...`, so the query goes; an @ after a ? may belong to a password with
+    a ? in it, and then all goes.
     """
     if not is_url(name):
         return name
-    address, question, _ = name.partition("?")
-    if "@" in name.rpartition("?")[2] and question:
-        address, question = name, ""  # a ? within the password
-    scheme, _, rest = address.partition("://")
-    host = rest.rpartition("@")[2].partition("?")
-    user = "***@" if "@" in rest else ""
-    return f"{scheme}://{user}{host[0]}" + ("?***" if question or host[1] else "")
+    scheme, _, rest = name.partition("://")
+    address, question, query = rest.partition("?")
+    if "@" in query:
+        return f"{scheme}://***"
+    _, at, host = address.rpartition("@")
+    return scheme + "://" + ("***@" if at else "") + host + ("?***" if question else "")

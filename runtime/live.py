@@ -129,6 +129,9 @@ class LiveSource:
             return None
         self.events.outages += 1
         self._leave()
+        if not self._limits.reconnect:
+            self.events.lost = str(why)
+            return None
         _tell(f"{self.name}: {why}; connecting again.")
         try:
             captured = self._connected_again(why)
