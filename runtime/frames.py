@@ -53,6 +53,8 @@ class Events:
     `captured` frames were decoded and `skipped` of them replaced by a newer one before anybody took them. `outages`
     counts losses of the connection, `stalls` those of them that the watchdog noticed, `attempts` the tries to get it
     back and `reconnects` those that did; `lost` says why a live source was given up, None where it was not.
+    `size_changes` counts what the decoder lets through: within a connection OpenCV scales to the first size itself and
+    does not tell; a further connection comes with its own.
     """
 
     captured: int = 0

@@ -124,6 +124,9 @@ def test_a_stall_is_noticed_and_the_frames_go_on():
         hold.set()
     check_sums(summary, results)
     assert (summary.stalls, summary.outages, summary.reconnects) == (1, 1, 1)
+    times = [result.frame.time_s for result in results]
+    # Not a whole second: FFmpeg takes MJPEG for 25 frames per second, and this sender's clock ran ahead.
+    assert max(np.diff(times)) >= 0.5, "the clock goes on while the source is away"
 
 
 class Hanging:
@@ -274,15 +277,12 @@ def test_no_attempt_is_made_where_none_is_allowed(capfd):
 def test_a_source_that_never_comes_back_leaves_its_results_and_no_password(tmp_path, monkeypatch, capfd):
     write_package(tmp_path / "package")
     monkeypatch.setattr(splitmerge.commands.run, "open_executor", lambda package, arguments: Threshold())
-    camera = Camera(lambda: numbered_parts(range(30)))
-    # It hangs up after its first connection, so that the further attempts are refused.
-    real = camera._server.finish_request
 
-    def once(*request):
-        real(*request)
-        camera.close()
+    def once():
+        yield from numbered_parts(range(30))
+        camera.close()  # before the connection ends, so that the further attempts are refused
 
-    camera._server.finish_request = once
+    camera = Camera(once)
     out = tmp_path / "out"
     outputs = ["--records", f"{out}/frames.jsonl", "--json", f"{out}/run.json", "--masks", f"{out}/masks"]
     arguments = ["run", camera.url, "--package", str(tmp_path / "package"), "--reconnect", "2", *outputs]
