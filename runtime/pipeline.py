@@ -139,7 +139,8 @@ class _Run:
         now = time.perf_counter()
         latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began)
         other_size = item.frame.scaled or self.source.size != self.size
-        return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=other_size)
+        reconnects = self.source.events.reconnects
+        return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=other_size, reconnects=reconnects)
 
     def encode(self) -> None:
         for result in self.labelled:
