@@ -17,7 +17,7 @@ OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
 NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
-.PHONY: help demo setup setup-test setup-gpu train export engines run compare bench test test-gpu lint clean
+.PHONY: help demo setup setup-test setup-gpu train export calibrate engines run compare bench test test-gpu lint clean
 .NOTPARALLEL:
 
 help:            ## this list
@@ -47,6 +47,9 @@ train: setup     ## the shipped checkpoint, again, from nothing (it took 40 minu
 
 export: setup    ## checkpoint in, verified package out
 	$(SPLITMERGE) export --checkpoint $(CHECKPOINT) --size $(SIZE) --package $(PACKAGE)
+
+calibrate: setup ## PRECISION=int8 or fp16 graphs into the package, scored on DATA
+	$(SPLITMERGE) calibrate --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)"
 
 engines: setup   ## compile the package's graphs for this machine
 	$(SPLITMERGE) build --package $(PACKAGE) --backend $(BACKEND) --precision $(PRECISION)

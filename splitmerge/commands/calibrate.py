@@ -51,6 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--sensitivity", action="store_true", help="score each layer alone in int8, needed or not")
     add("--picture", type=Path, metavar="FILE", help="PNG with each layer's cost; implies --sensitivity")
+    add(
+        "--tensorrt-cache",
+        type=Path,
+        metavar="FILE",
+        help="write the ranges as TensorRT 10's calibrators read them, too",
+    )
+    add(
+        "--convergence",
+        type=Path,
+        metavar="FILE",
+        help="make no graphs: print how the ranges settle with the number of images, and draw it as PNG",
+    )
     add("--force", action="store_true", help="write int8 even if more than allowed is lost")
 
 
@@ -60,8 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.precision not in ("fp16", "int8"):
         raise InputError(f"Graphs of precision {arguments.precision} cannot be made: give --precision int8 or fp16.")
-    check_outputs([arguments.json, arguments.picture, arguments.calibration_cache])
+    cache, convergence = arguments.calibration_cache, arguments.convergence
+    check_outputs([arguments.json, arguments.picture, cache, convergence, arguments.tensorrt_cache])
     package = Package.open(arguments.package)
+    if convergence is not None:
+        return _convergence(arguments, package)
     return _fp16(arguments, package) if arguments.precision == "fp16" else _int8(arguments, package)
 
 
@@ -92,6 +107,17 @@ def _fp16(arguments: argparse.Namespace, package: "Package") -> int:
     return 0
 
 
+def _convergence(arguments: argparse.Namespace, package: "Package") -> int:
+    from calibration.convergence import converge, convergence_table, draw_convergence
+    from calibration.images import DEFAULT_IMAGES, open_images
+
+    images = open_images(arguments.data, package.manifest.input.size, arguments.images or 2 * DEFAULT_IMAGES)
+    convergence = converge(package, images)
+    print(convergence_table(convergence))
+    draw_convergence(convergence, arguments.convergence)
+    return 0
+
+
 def _int8(arguments: argparse.Namespace, package: "Package") -> int:
     from calibration.cache import made_from
     from calibration.cached import RangesSource, default_cache
@@ -102,6 +128,7 @@ def _int8(arguments: argparse.Namespace, package: "Package") -> int:
     from calibration.scored_images import fingerprint, scored_images
     from calibration.search import LEAST_SHARE
     from calibration.sensitivity import draw_sensitivity
+    from calibration.tensorrt_cache import write_tensorrt_cache
     from splitmerge.files import write_json
 
     if arguments.keep:
@@ -125,6 +152,8 @@ def _int8(arguments: argparse.Namespace, package: "Package") -> int:
     print(f"int8: {report.share:.2%} of the multiply-adds{left}")
     if arguments.picture:
         draw_sensitivity(report.alone, arguments.picture)
+    if arguments.tensorrt_cache:
+        write_tensorrt_cache(arguments.tensorrt_cache, source.ranges().by_tensor(report.recipe.method))
     if arguments.json:
         facts = {"precision": "int8", "data": arguments.data, "rest": arguments.rest, "scored_on": scored.words}
         write_json(arguments.json, facts | report.facts())

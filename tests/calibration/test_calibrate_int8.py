@@ -16,6 +16,7 @@ from trained import SIZE, models_of, trained_package
 from calibration.quantise_count import count_int8
 from calibration.ranges import METHODS
 from calibration.score import Scorer
+from calibration.tensorrt_cache import read_tensorrt_cache
 from splitmerge.cli import main
 from splitmerge.errors import PackageError
 from splitmerge.package import Package
@@ -206,3 +207,19 @@ def test_an_image_with_other_numbers_is_refused(
     cv2.imwrite(str(tmp_path / "a.png"), np.full((70, 120, 3), 99, np.uint8))
     assert calibrate(package, "--data", str(tmp_path / "a.png"), "--method", "minmax", "--min-agreement", "50") == 0
     assert "which the ranges come from, too: there were no others" in capsys.readouterr().out
+
+
+def test_ranges_for_tensorrt_10_and_how_they_settle(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, plot = tmp_path / "tensorrt.cache", tmp_path / "settle.png"
+    assert calibrate(package, *LOOSE, "--method", "minmax", "--tensorrt-cache", str(cache)) == 0
+    version, scales = read_tensorrt_cache(cache)
+    ranges = json.loads((package.folder / "calibration-cache.json").read_text())
+    assert version == "100300" and len(scales) > 20 and ranges
+    before = Package.open(package.folder).manifest
+    capsys.readouterr()
+    assert main(["calibrate", "--package", str(package.folder), "--images", "3", "--convergence", str(plot)]) == 0
+    assert "Change of thresholds against those after 3 images" in capsys.readouterr().out
+    assert cv2.imread(str(plot)).std() > 10
+    assert Package.open(package.folder).manifest == before
