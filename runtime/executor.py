@@ -192,6 +192,7 @@ class Executor:
             "chunk": self.chunk,
             "devices": list(self.devices),
             "in_flight": self.parallel,
+            "density": self.density,
             "shard": "split-batches",
         }
 

@@ -144,6 +144,7 @@ class Stream:
                 self._drain(job, lane, worker)
         except Exception as error:
             job.fail(lane, error)
+            lane.abandon()  # where it failed before its stem, the lane's others would wait for ever
 
     def _drain(self, job: "_Job", lane: Lane, worker: Worker) -> None:
         while lane not in job.failed:

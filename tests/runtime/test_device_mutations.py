@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from emulator import EmulatedDevice, Emulator, RuleBroken
-from small_package import make_package
 
 import runtime.lane
-from engines.build import build_engines
 from engines.cuda import CudaBuffer, CudaDevice, CudaStream
 from engines.tensorrt_context import Execution, TensorRTContext
 from engines.tensorrt_engine import TensorRTEngine
@@ -24,26 +22,6 @@ SECONDS = 0.002
 """An execution takes long enough for its result to be missing where nobody waits for it."""
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    package = make_package(tmp_path_factory.mktemp("package") / "small")
-    build_engines(package, "onnxruntime")
-    with Emulator(DEVICES):
-        build_engines(package, "tensorrt")
-    return package
-
-
-@pytest.fixture(scope="module")
-def frames(package: Package) -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 256, (3, *package.manifest.input.size, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def expected(package: Package, frames: np.ndarray) -> list[np.ndarray]:
-    with Executor(package, backend="onnxruntime") as executor:
-        return [executor.segment(frame) for frame in frames]
 
 
 def run(package: Package, frames: np.ndarray, expected: list[np.ndarray]) -> list[str]:

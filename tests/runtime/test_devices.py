@@ -2,7 +2,9 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +21,6 @@ from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
 
 DEVICES = [EmulatedDevice("First"), EmulatedDevice("Second", speed=0.5), EmulatedDevice("Third")]
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    package = make_package(tmp_path_factory.mktemp("package") / "small")
-    build_engines(package, "onnxruntime")
-    with Emulator(DEVICES):
-        build_engines(package, "tensorrt")
-    return package
-
-
-@pytest.fixture(scope="module")
-def frames(package: Package) -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 256, (3, *package.manifest.input.size, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def expected(package: Package, frames: np.ndarray) -> list[np.ndarray]:
-    with Executor(package, backend="onnxruntime") as executor:
-        return [executor.segment(frame) for frame in frames]
 
 
 @pytest.fixture
@@ -175,6 +157,37 @@ def test_a_device_that_fails_is_dropped_and_the_frame_is_complete(
             lost += stats.lost
     (words,) = lost  # once, in one of the frames
     assert words.startswith("cuda:1 failed and was dropped: ")
+
+
+@pytest.mark.parametrize("devices", [(0, 1), (1, 0)])
+def test_a_device_that_fails_before_its_stem_holds_up_nobody(
+    gpus: Emulator,
+    package: Package,
+    frames: np.ndarray,
+    expected: list[np.ndarray],
+    devices: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first worker cannot even begin; the other one waits for features that will not come."""
+    with on_gpus(package, devices, contexts=2) as executor:
+        (stream,) = executor._idle
+        lane = next(lane for lane in stream._lanes if lane.device.name == "cuda:1")
+        real, entered = lane.device.thread, []
+
+        def thread() -> AbstractContextManager[None]:
+            entered.append(threading.current_thread())
+            if len(entered) == 1:
+                raise EngineError("out of luck")
+            return real()
+
+        monkeypatch.setattr(lane, "wait_for_stem", lambda: lane._stem_done.wait(20) and not lane._stem_failed)
+        monkeypatch.setattr(lane.device, "thread", thread)
+        began = time.monotonic()
+        labels, stats = executor.measure(frames[0])
+        assert time.monotonic() - began < 15, "the other worker waited until the test's own limit"
+    np.testing.assert_array_equal(labels, expected[0])
+    (words,) = stats.lost
+    assert words == "cuda:1 failed and was dropped: out of luck"
 
 
 def test_a_lost_device_leaves_the_others(

@@ -94,6 +94,7 @@ def test_run_gives_the_cpus_masks(built: Package, clip: Path, tmp_path: Path, op
     facts = run_clip(built, clip, tmp_path / "gpu", *options)
     np.testing.assert_array_equal(masks(tmp_path / "gpu" / "masks"), masks(tmp_path / "cpu" / "masks"))
     assert (facts["backend"], facts["frames"], facts["warnings"]) == ("tensorrt", 8, [])
+    assert facts["density"] == "1"
     assert facts["devices"] == [int(number) for number in options[1].split(",")]
     assert facts["shard"] == ("frames" if "frames" in options else "split-batches")
 
