@@ -43,6 +43,7 @@ Graphs = dict[str, onnx.ModelProto]
 _NAIVE = {"ActivationSymmetric": True, "WeightSymmetric": True}
 
 
+# ONNX Runtime has no types, so its base class counts as Any.
 class _Frames(CalibrationDataReader):  # type: ignore[misc]
     """What one part of the package reads, for ONNX Runtime's calibrators."""
 

@@ -141,7 +141,7 @@ def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path) -> None:
         raise InputError(f"{checkpoint} holds no Split-Merge Pooling network: give one, such as smp18.")
     try:
         job.package = _package(job, checkpoint, arguments.size, folder / "package")
-    except Exception as error:  # PyTorch's rows do without
+    except (SplitmergeError, ImportError) as error:  # PyTorch's rows do without
         job.missing.append(f"ONNX Runtime, TensorRT and TFLOP/s: no package ({type(error).__name__}: {error})")
 
 
@@ -156,7 +156,7 @@ def _package(job: _Job, checkpoint: Path, size: tuple[int, int], folder: Path) -
         from calibration.reduce import add_half
 
         add_half(package, [job.frame], least_agreement=0)  # how near it is stands in the rows
-    except Exception as error:
+    except (SplitmergeError, ImportError) as error:  # the fp32 rows do without
         job.missing.append(f"fp16 graphs ({type(error).__name__}: {error})")
     return Package.open(folder)
 

@@ -18,6 +18,7 @@ from engines.tensorrt_context import TensorRTContext
 from engines.tensorrt_engine import TensorRTEngine
 from runtime.executor import Executor
 from runtime.stream import Whole
+from splitmerge.errors import SplitmergeError
 from splitmerge.package import Package
 
 __all__ = ["CONTEXTS", "tensorrt_ways"]
@@ -70,7 +71,7 @@ def _build(package: Package, backend: str, precision: str, gpu: int, parts: list
     """Why the parts cannot be built; empty where they are."""
     try:
         build_engines(package, backend, precision, GpuOptions(device=gpu), parts)
-    except Exception as error:  # TensorRT's own, too: a row says so, and the others go on
+    except (SplitmergeError, RuntimeError) as error:  # of TensorRT's bindings, too: a row says so, the others go on
         return f"building failed: {' '.join(str(error).split())[:300] or type(error).__name__}"
     return ""
 

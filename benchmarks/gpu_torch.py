@@ -70,6 +70,7 @@ def _make(stack: ExitStack, model: SMP, frame: NDArray[np.uint8], kind: _Kind, p
     stack.enter_context(_tf32(kind.tf32))
     parts = _Parts(model, kind)
     host = torch.from_numpy(frame[None].copy()).pin_memory()
+    # PyTorch gives events no types.
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     labels = torch.empty(frame.shape[:2], dtype=torch.uint8).pin_memory()
     work = _piece(parts, piece, host, labels)
@@ -105,6 +106,7 @@ class _Parts:
     def __init__(self, model: SMP, kind: _Kind, device: str = "cuda") -> None:
         self.half, self._format = kind.half, torch.channels_last if kind.half else torch.contiguous_format
         self._model: SMP = copy.deepcopy(model).to(device)
+        # PyTorch's own types leave this form of `to` out.
         self._model.to(memory_format=self._format)  # type: ignore[call-overload]
         self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self.stem: Callable[[Tensor], Tensor] = torch.compile(self._stem) if kind.compiled else self._stem
@@ -130,7 +132,7 @@ class _Parts:
     def _trunk(self, x: Tensor) -> Tensor:
         """Labels [N,1,h,w] of features [N,C,h,w]."""
         for blocks in (self._model.layer1, self._model.layer2, self._model.layer3, self._model.layer4):
-            for block in blocks:  # type: ignore[union-attr]
+            for block in blocks:  # type: ignore[union-attr]  # a stage is a Sequential, which attribute access hides
                 x = block(x, _EVERY_PIXEL)
         labels = self._model.classifier(x).argmax(1, keepdim=True).to(torch.uint8)
         return _merged(labels, LEVELS - _CUT)

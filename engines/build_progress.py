@@ -92,6 +92,7 @@ def _wait_for(event: threading.Event) -> None:
 
 
 def _monitor(trt: Any, progress: BuildProgress) -> Any:
+    # The module is found at run time, so its classes count as Any.
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

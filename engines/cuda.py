@@ -69,7 +69,7 @@ class CudaStream:
 
     def __init__(self, cuda: Any, device: str) -> None:
         self._cuda, self._device = cuda, device
-        with _said(f"make a stream on {device}"):
+        with _said(cuda, f"make a stream on {device}"):
             self._stream = cuda.Stream(_NON_BLOCKING)
             self._begin, self._end = cuda.Event(), cuda.Event()
 
@@ -79,36 +79,36 @@ class CudaStream:
 
     def write(self, buffer: CudaBuffer, pinned: NDArray[Any]) -> None:
         """Copy a page-locked array to the device."""
-        with _said(f"copy to {self._device}"):
+        with _said(self._cuda, f"copy to {self._device}"):
             self._cuda.memcpy_htod_async(buffer.address, pinned, self._stream)
 
     def read(self, pinned: NDArray[Any], buffer: CudaBuffer) -> None:
         """Copy from the device into a page-locked array."""
-        with _said(f"copy from {self._device}"):
+        with _said(self._cuda, f"copy from {self._device}"):
             self._cuda.memcpy_dtoh_async(pinned, buffer.address, self._stream)
 
     def copy(self, target: CudaBuffer, source: CudaBuffer) -> None:
         """Copy on the device."""
-        with _said(f"copy on {self._device}"):
+        with _said(self._cuda, f"copy on {self._device}"):
             self._cuda.memcpy_dtod_async(target.address, source.address, source.nbytes, self._stream)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         """What is put on the stream inside is timed; `elapsed_ms` after `synchronize`."""
-        with _said(f"time {self._device}"):
+        with _said(self._cuda, f"time {self._device}"):
             self._begin.record(self._stream)
         yield
-        with _said(f"time {self._device}"):
+        with _said(self._cuda, f"time {self._device}"):
             self._end.record(self._stream)
 
     def elapsed_ms(self) -> float:
         """Milliseconds on the device from the beginning to the end of the last `timed` block."""
-        with _said(f"read a timer of {self._device}"):
+        with _said(self._cuda, f"read a timer of {self._device}"):
             return float(self._end.time_since(self._begin))
 
     def synchronize(self) -> None:
         """Wait until everything on the stream is done. Raises EngineError where any of it failed."""
-        with _said(f"wait for {self._device}"):
+        with _said(self._cuda, f"wait for {self._device}"):
             self._stream.synchronize()
 
     def free(self) -> None:
@@ -128,7 +128,7 @@ class CudaDevice:
                 f"pycuda cannot be imported ({error}), and engines on a GPU need it: pip install pycuda."
             ) from None
         self._cuda: Any = cuda
-        with _said(f"open {self.name}"):
+        with _said(cuda, f"open {self.name}"):
             cuda.init()
             self._context = cuda.Device(gpu.index).retain_primary_context()
         self._held: dict[int, Callable[[], object]] = {}
@@ -136,7 +136,7 @@ class CudaDevice:
 
     @contextmanager
     def thread(self) -> Iterator[None]:
-        with _said(f"use {self.name}"):
+        with _said(self._cuda, f"use {self.name}"):
             self._context.push()
         try:
             yield
@@ -148,7 +148,7 @@ class CudaDevice:
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes of device memory; `release` or `close` gives them back."""
-        with _said(f"get {size / 2**20:.1f} MiB on {self.name}"):
+        with _said(self._cuda, f"get {size / 2**20:.1f} MiB on {self.name}"):
             allocation = self._cuda.mem_alloc(max(1, size))
         address = int(allocation)
         self._held[address] = allocation.free
@@ -156,14 +156,15 @@ class CudaDevice:
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """A page-locked host array with undefined contents; `release` (of its `ctypes.data`) or `close` frees it."""
-        with _said(f"lock {prod(shape) * dtype.itemsize / 2**20:.1f} MiB of host memory"):
+        with _said(self._cuda, f"lock {prod(shape) * dtype.itemsize / 2**20:.1f} MiB of host memory"):
             array: NDArray[Any] = self._cuda.pagelocked_empty(shape, dtype)
+        # The array's base is pycuda's allocation; NumPy's types know only of arrays there.
         self._held[array.ctypes.data] = array.base.free  # type: ignore[union-attr]
         return array
 
     def release(self, address: int) -> None:
         """Free what lies at `address`. Nothing may be using it."""
-        with _said(f"free memory of {self.name}"):
+        with _said(self._cuda, f"free memory of {self.name}"):
             self._held.pop(address)()
 
     def stream(self) -> CudaStream:
@@ -172,7 +173,7 @@ class CudaDevice:
 
     def free_bytes(self) -> int:
         """Device memory that is free now, whoever else uses the GPU."""
-        with _said(f"ask {self.name} for its memory"):
+        with _said(self._cuda, f"ask {self.name} for its memory"):
             return int(self._cuda.mem_get_info()[0])
 
     def close(self) -> None:
@@ -184,7 +185,7 @@ class CudaDevice:
                 self.release(address)
         self._held.clear()
         try:
-            with _said(f"close {self.name}"):
+            with _said(self._cuda, f"close {self.name}"):
                 self._context.push()
                 handle = int(self._context.handle)
                 self._context.detach()
@@ -221,12 +222,10 @@ def cuda_buffer(buffer: Buffer, device: CudaDevice) -> CudaBuffer:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
-    """pycuda's errors as EngineErrors: its own classes, MemoryError of host memory, and what its wrapper raises."""
+def _said(cuda: Any, what: str) -> Iterator[None]:
+    """pycuda's errors, and of page-locked memory Python's own, as EngineErrors. Others are mistakes in the program."""
     try:
         yield
-    except EngineError:
-        raise
-    except Exception as error:
+    except (cuda.Error, MemoryError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         raise EngineError(f"CUDA could not {what} ({words}).") from error

@@ -16,6 +16,7 @@ def recorder(trt: Any, most: int | None = None) -> Any:
     severity = trt.ILogger.Severity
     ours = logging.getLogger(__name__)
 
+    # The module is found at run time, so its classes count as Any.
     class Recorder(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
