@@ -27,7 +27,7 @@ from training.checkpoint import Checkpoint, load_checkpoint
 from training.data import open_dataset
 from training.evaluate import normalise, predict
 from training.metrics import confusion_matrix, iou
-from training.models import SMP
+from training.networks.smp import SMP
 
 
 @dataclass(frozen=True)

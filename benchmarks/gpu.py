@@ -127,7 +127,8 @@ def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path) -> None:
 
         from splitmerge.labels import CITYSCAPES
         from training.checkpoint import load_checkpoint, save_checkpoint
-        from training.models import SMP, create_model
+        from training.models import create_model
+        from training.networks.smp import SMPResNet
 
         torch.manual_seed(0)
         checkpoint = arguments.checkpoint or folder / "random.safetensors"
@@ -137,8 +138,8 @@ def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path) -> None:
     except ImportError as error:
         job.missing.append(f"everything but copies: networks are made with PyTorch ({error})")
         return
-    if not isinstance(job.network, SMP):
-        raise InputError(f"{checkpoint} holds no Split-Merge Pooling network: give one, such as smp18.")
+    if not isinstance(job.network, SMPResNet):
+        raise InputError(f"{checkpoint} holds no Split-Merge Pooling network on a ResNet: give one, such as smp18.")
     try:
         job.package = _package(job, checkpoint, arguments.size, folder / "package")
     except (SplitmergeError, ImportError) as error:  # PyTorch's rows do without

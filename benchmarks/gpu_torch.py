@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks.gpu_rows import Made, Way
 from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from training.layers import merge_pool
-from training.models import SMP, pad_to_stride
+from training.networks.base import pad_to_stride
+from training.networks.smp import SMPResNet
 from training.reduction import LEVELS, SplitMerge
 
 __all__ = ["torch_ways"]
@@ -47,7 +48,7 @@ KINDS = (
 )
 
 
-def torch_ways(model: SMP, frame: NDArray[np.uint8], work: dict[str, int]) -> Iterator[Way]:
+def torch_ways(model: SMPResNet, frame: NDArray[np.uint8], work: dict[str, int]) -> Iterator[Way]:
     """PyTorch's rows for a network (evaluation mode, CPU) and a frame uint8 [H,W,3]."""
     pieces: dict[str, tuple[str, str, int | None]] = {
         "stem": ("stem", "", work.get("stem")),
@@ -64,7 +65,7 @@ def torch_ways(model: SMP, frame: NDArray[np.uint8], work: dict[str, int]) -> It
             yield Way(group, kind.name + ending, make, multiply_adds, None, kind.baseline and piece != "whole")
 
 
-def _make(stack: ExitStack, model: SMP, frame: NDArray[np.uint8], kind: _Kind, piece: str) -> Made:
+def _make(stack: ExitStack, model: SMPResNet, frame: NDArray[np.uint8], kind: _Kind, piece: str) -> Made:
     stack.callback(_forget)
     torch.cuda.reset_peak_memory_stats()
     stack.enter_context(_tf32(kind.tf32))
@@ -103,9 +104,9 @@ def _piece(parts: "_Parts", piece: str, host: Tensor, labels: Tensor) -> Callabl
 class _Parts:
     """The network on the GPU, cut. Frames are uint8 [1,H,W,3], labels uint8."""
 
-    def __init__(self, model: SMP, kind: _Kind, device: str = "cuda") -> None:
+    def __init__(self, model: SMPResNet, kind: _Kind, device: str = "cuda") -> None:
         self.half, self._format = kind.half, torch.channels_last if kind.half else torch.contiguous_format
-        self._model: SMP = copy.deepcopy(model).to(device)
+        self._model: SMPResNet = copy.deepcopy(model).to(device)
         # PyTorch's own types leave this form of `to` out.
         self._model.to(memory_format=self._format)  # type: ignore[call-overload]
         self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))

@@ -22,7 +22,8 @@ from export.graphs import Graphs
 from export.layouts import grid
 from export.nodes import sizes
 from export.reference import finite_logits, logits_from_torch, normalised
-from training.models import SMP, SegmentationNet, pad_to_stride
+from training.networks.base import SegmentationNet, pad_to_stride
+from training.networks.smp import SMP
 from training.reduction import LEVELS, SplitMerge
 
 __all__ = ["MAX_NUMBERS", "FullSize", "compare_full_size", "largest_tensor"]

@@ -23,7 +23,7 @@ from export.graphs import Graphs, contract_for, graphs_from_network
 from export.reference import convolutions_from_torch, dense_from_nested, logits_from_torch, normalised
 from splitmerge.errors import VerificationError
 from splitmerge.package import InputContract
-from training.models import SegmentationNet
+from training.networks.base import SegmentationNet
 
 __all__ = ["MAX_PIXELS", "Report", "verify", "verify_graphs"]
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.checkpoint import Checkpoint
-    from training.models import SMP, SegmentationNet
+    from training.networks.base import SegmentationNet
+    from training.networks.smp import SMP
 
 __all__ = ["Reference"]
 
@@ -63,16 +64,17 @@ class Reference:
 
 def _labels(model: "SegmentationNet", x: "Tensor") -> NDArray[np.uint8]:
     """Labels uint8 [H,W] of a normalised frame `[1,3,H,W]`."""
-    from training.models import SMP
+    from training.networks.smp import SMP
 
-    levels = _levels_to_shrink(x.shape[-2] * x.shape[-1] * model.stage_channels[-1]) if isinstance(model, SMP) else 0
-    if isinstance(model, SMP) and levels:
-        return _labels_by_grids(model, x, levels)
+    if isinstance(model, SMP):
+        levels = _levels_to_shrink(x.shape[-2] * x.shape[-1] * model.stage_channels[-1])
+        if levels:
+            return _labels_by_grids(model, x, levels)
     return _uint8(model(x)[0].argmax(0))
 
 
 def _labels_by_grids(model: "SMP", x: "Tensor", levels: int) -> NDArray[np.uint8]:
-    from training.models import pad_to_stride
+    from training.networks.base import pad_to_stride
     from training.reduction import LEVELS, SplitMerge
 
     height, width = x.shape[-2:]

@@ -19,7 +19,8 @@ from torch import Tensor
 from splitmerge.errors import CheckpointError, SplitmergeError
 from splitmerge.files import new_file, sha256_of
 from splitmerge.labels import LabelClass
-from training.models import SegmentationNet, create_model
+from training.models import create_model
+from training.networks.base import SegmentationNet
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from training.data import Dataset
 from training.metrics import confusion_matrix
-from training.models import SMP, SegmentationNet, pad_to_stride
+from training.networks.base import SegmentationNet, pad_to_stride
+from training.networks.smp import SMP
 from training.reduction import LEVELS, SplitMerge
 
 __all__ = ["confusion_of", "normalise", "predict"]

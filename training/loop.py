@@ -24,20 +24,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from splitmerge.errors import CheckpointError, InputError, VerificationError
 from splitmerge.files import new_file, writable_folder, write_json
-from splitmerge.labels import CITYSCAPES, IGNORE
+from splitmerge.labels import CITYSCAPES
 from training.checkpoint import save_checkpoint
 from training.data import Dataset
 from training.evaluate import confusion_of, normalise
 from training.interrupts import interrupts_wait
 from training.metrics import mean_iou
-from training.models import SMP, SegmentationNet, create_model, list_models
+from training.models import create_model, network_named
+from training.networks.base import SegmentationNet
+from training.networks.smp import SMP
 from training.reduction import STRIDE
 
 __all__ = ["TrainConfig", "train"]
@@ -50,7 +51,7 @@ class TrainConfig:
     `size` (height, width), `images` and `validation_images` say how much of a rendered data set was drawn.
 
     `stride` is a Split-Merge Pooling network's training stride: one pixel of each window of that many squared is learnt
-    from (`training.models.SMP`). Other networks ignore it.
+    from (`training.networks.smp.SMP`). Other networks ignore it.
     """
 
     model: str = "smp18"
@@ -71,8 +72,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for what cannot be, before any image is drawn."""
-        if self.model not in list_models():
-            raise InputError(f"There is no model named {self.model!r}: choose one of {', '.join(list_models())}.")
+        network_named(self.model)
         for name in ("steps", "batch", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"A training with {name} {getattr(self, name)} cannot be: choose 1 or more.")
@@ -197,7 +197,7 @@ def _step(config: TrainConfig, state: _State, images: Dataset) -> float:
     if isinstance(state.model, SMP):
         state.model.generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         state.model.training_stride = config.stride
-    loss = loss_of(state.model, batch, labels)
+    loss = state.model.loss(batch, labels)
     value = float(loss.detach())
     if not math.isfinite(value):
         raise VerificationError(
@@ -207,21 +207,6 @@ def _step(config: TrainConfig, state: _State, images: Dataset) -> float:
     loss.backward()  # type: ignore[no-untyped-call]
     state.optimiser.step()
     return value
-
-
-def loss_of(model: SegmentationNet, batch: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of normalised images `[N,3,H,W]` against int64 labels `[N,H,W]`.
-
-    For a Split-Merge Pooling network only the sampled pixels count, which is the same as expand pooling followed by a
-    loss that leaves the zeros out, without making them.
-    """
-    if isinstance(model, SMP):
-        logits, (row, column), stride = model.sample(batch)
-        labels = labels[:, row::stride, column::stride]
-    else:
-        logits = model(batch)
-    counted = (labels != IGNORE).sum().clamp(min=1)  # a crop may hold none at all
-    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / counted
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -21,8 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stride", type=int, default=16, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
     )
     parser.add_argument("--steps", type=int, default=28_000, help="optimiser steps in all")
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--weight-decay", type=float, default=1e-4, help="decay of the convolutions' weights")
+    parser.add_argument("--lr", type=float, help="highest learning rate; by default the network's own")
+    parser.add_argument(
+        "--weight-decay", type=float, help="decay of the convolutions' weights; by default the network's own"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and shrink offsets")
     parser.add_argument("--validate-every", type=int, default=2000, help="steps between validations")
     parser.add_argument("--cache", type=Path, default=Path("build/cache"), help="where drawn images are kept")
@@ -32,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from training.data import training_sets
     from training.loop import TrainConfig, train
+    from training.models import network_named
 
+    settings = network_named(arguments.model).settings
     config = TrainConfig(
         model=arguments.model,
         width=arguments.width,
@@ -44,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         stride=arguments.stride,
         steps=arguments.steps,
-        lr=arguments.lr,
-        weight_decay=arguments.weight_decay,
+        lr=settings.lr if arguments.lr is None else arguments.lr,
+        weight_decay=settings.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
         seed=arguments.seed,
         validate_every=arguments.validate_every,
     )

@@ -25,7 +25,8 @@ from engines.machine import Gpu, find_gpus
 from runtime.executor import Executor
 from splitmerge.errors import InputError
 from splitmerge.package import Package
-from training.models import SMP, create_model
+from training.models import create_model
+from training.networks.smp import SMPResNet
 
 ROOT = Path(__file__).parents[2]
 RTX = Gpu("NVIDIA GeForce RTX 4090", "8.9", 128, "12.8", 0, 24 << 30)
@@ -132,7 +133,7 @@ def test_multiply_adds_are_those_that_pytorch_counts(tmp_path: Path) -> None:
 def test_pytorch_streamed_and_whole_is_the_network(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     model = create_model("smp18", 19, 4).eval()
-    assert isinstance(model, SMP)
+    assert isinstance(model, SMPResNet)
     parts = _Parts(model, KINDS[0], "cpu")
     frame = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8)
     with torch.inference_mode():

@@ -4,7 +4,7 @@ import pytest
 from export_samples import MEAN, STD, network
 
 from export.graphs import Graphs, contract_for, graphs_from_network
-from training.models import SegmentationNet
+from training.networks.base import SegmentationNet
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from export.graphs import Graphs
 from splitmerge.package import Cut
-from training.models import SegmentationNet, create_model
+from training.models import create_model
+from training.networks.base import SegmentationNet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from export.graphs import Graphs, contract_for, graphs_from_network, graphs_from_whole, whole_from_network
 from splitmerge.errors import InputError
-from training.models import SMP, SegmentationNet
+from training.networks.base import SegmentationNet
+from training.networks.smp import SMP
 
 ODD = contract_for((45, 70), 32, MEAN, STD)
 

@@ -11,7 +11,8 @@ from export.fullsize import compare_full_size, largest_tensor
 from export.graphs import Graphs, contract_for, graphs_from_network
 from export.verify import verify
 from splitmerge.errors import VerificationError
-from training.models import SMP, SegmentationNet
+from training.networks.base import SegmentationNet
+from training.networks.smp import SMP
 
 SIZE = (100, 150)  # padded to 128x160, 2.5 times the twin's
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from export.graphs import Graphs
-from training.models import SegmentationNet
+from training.networks.base import SegmentationNet
 
 FRONT = {"Cast": 1, "Transpose": 1, "Sub": 1, "Mul": 1}
 END = {"ArgMax": 1, "Cast": 2}

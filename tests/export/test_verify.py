@@ -13,7 +13,7 @@ from export.frames import sample_frames
 from export.graphs import Graphs, contract_for, graphs_from_network
 from export.verify import verify, verify_graphs
 from splitmerge.errors import CheckpointError, VerificationError
-from training.models import SMP
+from training.networks.smp import SMP
 
 
 def transpose_swapped(pooling: str, one: int, other: int) -> Callable[[ir.Graph], None]:

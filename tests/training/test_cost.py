@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.models import SMP, create_model
+from training.models import create_model
+from training.networks.smp import SMP
 from training.reduction import SplitMerge, Strided
 
 

@@ -16,9 +16,10 @@ from splitmerge.errors import CheckpointError, InputError, VerificationError
 from training.checkpoint import load_checkpoint
 from training.evaluate import confusion_of, normalise, predict
 from training.interrupts import interrupts_wait
-from training.loop import TrainConfig, loss_of, train
+from training.loop import TrainConfig, train
 from training.metrics import mean_iou
 from training.models import create_model
+from training.networks.smp import SMP
 
 CONFIG = TrainConfig(width=4, crop=(64, 64), batch=4, steps=6, validate_every=3, save_every=2, lr=1e-2)
 
@@ -78,7 +79,7 @@ def test_ctrl_c_leaves_a_state_to_resume_from(tmp_path: Path, monkeypatch: pytes
     """In the middle of a step, where batch norm has already changed: the step is finished and then saved."""
     images, validation = toy_set(5, 1), toy_set(2, 2)
     train(CONFIG, images, validation, tmp_path / "whole")
-    loss_of, calls = training.loop.loss_of, []
+    loss_of, calls = SMP.loss, []
 
     def pressed(*arguments):  # type: ignore[no-untyped-def]
         loss = loss_of(*arguments)
@@ -87,7 +88,7 @@ def test_ctrl_c_leaves_a_state_to_resume_from(tmp_path: Path, monkeypatch: pytes
             signal.raise_signal(signal.SIGINT)
         return loss
 
-    monkeypatch.setattr(training.loop, "loss_of", pressed)
+    monkeypatch.setattr(SMP, "loss", pressed)
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, images, validation, tmp_path / "halves")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -142,7 +143,7 @@ def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_divergence_stops_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.loop, "loss_of", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(SMP, "loss", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(VerificationError, match="at step 0"):
         train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
 
@@ -170,7 +171,7 @@ def test_normalising_turns_blue_green_red_round() -> None:
 
 def test_a_crop_without_a_single_label_costs_nothing() -> None:
     model = create_model("smp18", 5, 4).train()
-    loss = loss_of(model, torch.randn(2, 3, 64, 64), torch.full((2, 64, 64), 255))
+    loss = model.loss(torch.randn(2, 3, 64, 64), torch.full((2, 64, 64), 255))
     assert float(loss.detach()) == 0.0
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from splitmerge.errors import CheckpointError, InputError
 from training.layers import merge_pool, shrink_pool
-from training.loop import loss_of
-from training.models import SMP, create_model, list_models, load_backbone
+from training.models import create_model, list_models, load_backbone
+from training.networks.smp import SMP
 from training.reduction import SplitMerge
 
 
@@ -114,7 +114,7 @@ def test_loss_counts_the_sampled_pixels_alone() -> None:
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     labels = torch.randint(5, (2, 64, 96))
     model.generator = torch.Generator().manual_seed(1)
-    loss = loss_of(model, x, labels)
+    loss = model.loss(x, labels)
     model.generator.manual_seed(1)
     sampled = SplitMerge.sampled(model.generator)
     row, column, stride = sampled.grid

@@ -7,6 +7,7 @@ convolution.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.networks.base import SegmentationNet
 from training.reduction import Reduction
 
 __all__ = ["DEPTHS", "ResNet"]
@@ -71,11 +72,11 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 
 
-class ResNet(nn.Module):
+class ResNet(SegmentationNet):
     """The convolutional part. `width` is the channels of the first stage: 64 in the paper, fewer for small versions."""
 
-    def __init__(self, depth: int, width: int) -> None:
-        super().__init__()
+    def __init__(self, depth: int, num_classes: int, width: int, stride: int) -> None:
+        super().__init__(num_classes, width, stride)
         block, counts = DEPTHS[depth]
         self.conv1 = nn.Conv2d(3, width, 7, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

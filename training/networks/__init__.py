@@ -1,0 +1,1 @@
+"""The networks, a module per family. `training.models` has them by name."""

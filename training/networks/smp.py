@@ -1,0 +1,90 @@
+"""Split-Merge Pooling networks (SMP paper, sections 3 and 4.1)."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.layers import Offset, expand_pool
+from training.networks.base import Network, SegmentationNet, cross_entropy, pad_to_stride
+from training.networks.resnet import DEPTHS, ResNet
+from training.reduction import STRIDE, Dilated, Reduction, SplitMerge
+
+__all__ = ["NETWORKS", "SMP", "SMPResNet", "Sampled"]
+
+
+class Sampled(NamedTuple):
+    """Logits `[N,classes,h,w]` of the pixels `[row::stride, column::stride]` of the padded input."""
+
+    logits: Tensor
+    offset: Offset
+    stride: int
+
+
+class SMP(SegmentationNet):
+    """Split-Merge Pooling on a backbone with five levels: every pixel of the input has a logit of its own.
+
+    In evaluation all pixels are computed. In training one pixel of each window of `training_stride` squared is, at
+    offsets drawn in every forward pass from `generator`; `model(x)` then gives the sparse result of expand pooling and
+    `model.sample(x)` the same logits without the zeros. A training stride of 32 shrinks at all five levels (the paper's
+    form, at the strided network's cost); 16 splits at the last one instead, for four times the pixels to learn from.
+
+    A backbone goes before it among a class's bases: it has `features(x, reduction)`, whose last item the `classifier`
+    reads, and `stage_channels`, the channels of the items.
+    """
+
+    generator: torch.Generator | None = None
+    training_stride: int = STRIDE
+    classifier: nn.Module
+    stage_channels: list[int]
+
+    def features(self, x: Tensor, reduction: Reduction) -> list[Tensor]:
+        """The backbone's stages, in the batches and sizes that `reduction` leaves them in."""
+        raise NotImplementedError
+
+    def padded_logits(self, x: Tensor) -> Tensor:
+        if self.training:
+            logits, offset, stride = self.sample(x)
+            return expand_pool(logits, offset, stride)
+        every_pixel = SplitMerge()
+        return every_pixel.merge(self.logits(x, every_pixel))
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of the sampled pixels alone.
+
+        The same as expand pooling followed by a loss that leaves the zeros out, without making them. `images` are
+        `[N,3,H,W]` with H and W multiples of 32.
+        """
+        logits, (row, column), stride = self.sample(images)
+        return cross_entropy(logits, labels[:, row::stride, column::stride])
+
+    def sample(self, x: Tensor, reduction: SplitMerge | None = None) -> Sampled:
+        """Logits of a regular grid of pixels, drawn from `generator` where no `reduction` chooses it.
+
+        `x` is `[N,3,H,W]` with H and W multiples of 32.
+        """
+        reduction = reduction or SplitMerge.sampled(self.generator, self.training_stride)
+        row, column, stride = reduction.grid
+        return Sampled(reduction.merge(self.logits(x, reduction)), (row, column), stride)
+
+    def dilated_logits(self, x: Tensor) -> Tensor:
+        """The same network as dilated convolutions at full resolution: the oracle that split-merge must equal."""
+        height, width = x.shape[-2:]
+        return self.logits(pad_to_stride(x, self.stride), Dilated())[:, :, :height, :width]
+
+    def logits(self, x: Tensor, reduction: Reduction) -> Tensor:
+        """Logits in the batches and size that `reduction` leaves them in."""
+        out: Tensor = self.classifier(self.features(x, reduction)[-1])
+        return out
+
+
+class SMPResNet(ResNet, SMP):
+    """SMP-18, -34, -50 and -101: a ResNet with a 1x1 classifier in place of its pooling and fully connected layer."""
+
+    def __init__(self, depth: int, num_classes: int, width: int) -> None:
+        super().__init__(depth, num_classes, width, STRIDE)
+        self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
+
+
+NETWORKS = {f"smp{depth}": Network(partial(SMPResNet, depth)) for depth in DEPTHS}
