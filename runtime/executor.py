@@ -13,8 +13,8 @@ took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
@@ -25,16 +25,19 @@ from engines.backends import choose_backend_to_run
 from engines.interface import Device, Engine
 from engines.load import load_engine, open_device
 from runtime.lane import Labels, Lane
+from runtime.memory import Memories
 from runtime.schedule import DEFAULT_CONTEXTS, DENSITIES, chunks, split_batch_order
 from runtime.stream import FrameStats, Stream, Whole
-from splitmerge.errors import EngineError, InputError
+from runtime.turns import Turns
+from splitmerge.errors import InputError
 from splitmerge.package import Cut, InputContract, Package
 
 __all__ = ["Executor", "FrameStats"]
 
 
 class Executor:
-    """Runs a package's engines on frames, `parallel` at the same time: further callers wait their turn.
+    """Runs a package's engines on frames, `parallel` at the same time: further callers wait their turn, sources one
+    after the other (`runtime.turns`).
 
     `contexts` are those that one frame has on each device, at most one for each chunk of split batches; `backend` is
     what `auto` came to and `why` says why.
@@ -66,11 +69,11 @@ class Executor:
         self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
         self.density = density
         self._order, self._precision, self._threads = order, precision, threads
-        self._turns, self._closed, self._lost = threading.Condition(), False, set[str]()
-        self._at_work: dict[Whole | Stream, threading.Thread] = {}
+        self._closed, self._lock, self._lost = False, threading.Lock(), set[str]()
+        self._own = Memories()
         with ExitStack() as resources:
             streams = self._whole(resources) if package.manifest.cut is None else self._streams(resources)
-            self._idle: list[Whole | Stream] = list(streams)
+            self._turns = Turns[Whole | Stream](streams)
             self._resources = resources.pop_all()
 
     def _whole(self, resources: ExitStack) -> list[Whole]:
@@ -145,36 +148,12 @@ class Executor:
 
     def close(self) -> None:
         """Give back engines and buffers, after the frames that are at work. The executor cannot be used after that."""
-        with self._turns:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
-            while any(thread.is_alive() for thread in self._others()):
-                self._turns.wait(1.0)
+        self._turns.close()
         self._resources.close()
-
-    def _others(self) -> list[threading.Thread]:
-        """The threads whose frames are at work. (This one's was interrupted, if it has any.)"""
-        return [thread for thread in self._at_work.values() if thread is not threading.current_thread()]
-
-    @contextmanager
-    def _turn(self) -> Iterator[Whole | Stream]:
-        """A stream that nobody else uses meanwhile."""
-        with self._turns:
-            while not self._idle and not self._closed:
-                self._turns.wait()
-            if self._closed:
-                raise EngineError("This executor has been closed: make a new one.")
-            stream = self._idle[-1]
-            self._at_work[stream] = threading.current_thread()
-            self._idle.pop()
-        try:
-            yield stream
-        finally:
-            with self._turns:
-                del self._at_work[stream]
-                self._idle.append(stream)
-                self._turns.notify_all()
 
     @property
     def device_names(self) -> str:
@@ -203,20 +182,24 @@ class Executor:
         """
         return self.measure(frame_bgr)[0]
 
-    def measure(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+    def measure(
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+    ) -> tuple[Labels, FrameStats]:
         """`segment`, and what it took.
 
         With `until`, a time of `time.perf_counter`, no split batch is begun that would not be done by then, but for the
-        first; pixels that are missing take the nearest one's label, and the next frame goes on with others.
+        first; pixels that are missing take the nearest one's label, and the next frame goes on with others. `source`
+        is whose frame it is (`runtime.share.Share` gives it); callers without one are a source together.
         """
         _check_frame(frame_bgr, self.package.manifest.input)
-        with self._turn() as stream:
-            labels, stats = stream.segment(frame_bgr, until)
+        source = source or self._own
+        with self._turns.turn(source) as stream:
+            labels, stats = stream.segment(frame_bgr, until, source)
         return labels, replace(stats, lost=self._not_told(stats.lost))
 
     def _not_told(self, lost: tuple[str, ...]) -> tuple[str, ...]:
         """Every frame in flight finds out for itself that a device is lost; it is told once."""
-        with self._turns:
+        with self._lock:
             new = tuple(words for words in lost if words.split()[0] not in self._lost)
             self._lost.update(words.split()[0] for words in new)
         return new

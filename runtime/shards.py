@@ -4,7 +4,6 @@ More frames a second than sharing every frame's split batches, because no device
 frame takes as long as its device needs for all of it.
 """
 
-import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 
 from runtime.executor import Executor
 from runtime.lane import Labels
+from runtime.memory import Memories
 from runtime.stream import FrameStats
+from runtime.turns import Turns
 from splitmerge.errors import EngineError
 
 __all__ = ["FrameShards"]
@@ -32,10 +33,8 @@ class FrameShards:
         self.why = executors[0].why
         self._lock = threading.Lock()
         self._all, self._alive = list(executors), list(executors)
-        self._idle: queue.SimpleQueue[Executor] = queue.SimpleQueue()
-        for executor in executors:
-            for _ in range(executor.parallel):
-                self._idle.put(executor)
+        self._turns = Turns(executor for executor in executors for _ in range(executor.parallel))
+        self._own = Memories()
 
     def __enter__(self) -> "FrameShards":
         return self
@@ -43,6 +42,7 @@ class FrameShards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._turns.close()
         for executor in self._all:
             executor.close()
 
@@ -56,26 +56,22 @@ class FrameShards:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red, as `Executor.segment`."""
         return self.measure(frame_bgr)[0]
 
-    def measure(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
+    def measure(
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+    ) -> tuple[Labels, FrameStats]:
         """`Executor.measure`. Raises EngineError where the last device fails."""
         lost: tuple[str, ...] = ()
+        source = source or self._own
         while True:
-            executor = self._idle.get()
-            if executor not in self._alive:
-                continue
-            try:
-                labels, stats = executor.measure(frame_bgr, until)
-            except EngineError as error:
-                if not self._drop(executor):
-                    self._idle.put(executor)
-                    raise
-                lost += (f"{executor.device_names} failed and was dropped: {error}",)
-                continue
-            except BaseException:
-                self._idle.put(executor)
-                raise
-            self._idle.put(executor)
-            return labels, replace(stats, lost=lost + stats.lost)
+            with self._turns.turn(source) as executor:
+                try:
+                    labels, stats = executor.measure(frame_bgr, until, source)
+                except EngineError as error:
+                    if not self._drop(executor):
+                        raise
+                    lost += (f"{executor.device_names} failed and was dropped: {error}",)
+                else:
+                    return labels, replace(stats, lost=lost + stats.lost)
 
     def _drop(self, executor: Executor) -> bool:
         """Whether the executor was given up; the last one is not."""
@@ -84,4 +80,5 @@ class FrameShards:
                 return False
             if executor in self._alive:
                 self._alive.remove(executor)
+                self._turns.drop(executor)
             return True

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from engines.interface import Engine
 from runtime.lane import LABELS, Labels, Lane, Worker
-from runtime.partial import Mosaic, Scene
+from runtime.memory import Memories, Memory
+from runtime.partial import Mosaic
 from splitmerge.errors import EngineError, SplitmergeError
 from splitmerge.package import Cut, InputContract
 
@@ -58,8 +59,12 @@ class Whole:
             self._context.prepare(self._feeds, self._outputs)
             self._context.synchronize()
 
-    def segment(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
-        """Labels uint8 [H,W] of a frame uint8 [H,W,3]. There are no split batches that `until` could leave out."""
+    def segment(
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+    ) -> tuple[Labels, FrameStats]:
+        """Labels uint8 [H,W] of a frame uint8 [H,W,3]. There are no split batches that `until` could leave out, so that
+        nothing is to be remembered.
+        """
         start = time.perf_counter()
         with self._device.thread():
             self._context.write(self._frame, frame_bgr[None])
@@ -83,20 +88,21 @@ class Stream:
     ) -> None:
         self._lanes, self._cut, self._size = lanes, cut, contract.size
         self._schedule = schedule[:density]
-        self._mosaic = Mosaic(cut, (contract.padded_height, contract.padded_width))
-        self._scene = Scene()
+        self._padded = contract.padded_height, contract.padded_width
 
-    def segment(self, frame_bgr: NDArray[np.uint8], until: float | None = None) -> tuple[Labels, FrameStats]:
-        """Labels uint8 [H,W] of a frame uint8 [H,W,3].
+    def segment(self, frame_bgr: NDArray[np.uint8], until: float | None, source: Memories) -> tuple[Labels, FrameStats]:
+        """Labels uint8 [H,W] of a frame uint8 [H,W,3] of a source.
 
         No split batch is begun that would not be done by `until` (a time of `time.perf_counter`), but for the first.
-        The next frame then goes on with those that were left out.
+        The source's next frame then goes on with those that were left out.
         """
+        with source.one(lambda: Memory(self._cut, self._padded, self._schedule)) as memory:
+            return self._segment(frame_bgr, until, memory)
+
+    def _segment(self, frame_bgr: NDArray[np.uint8], until: float | None, memory: Memory) -> tuple[Labels, FrameStats]:
         start = time.perf_counter()
-        job = _Job(frame_bgr, _Queue(self._schedule, until))
-        if until is None or self._scene.changed(frame_bgr):
-            self._mosaic.batches.clear()
-        held = set(self._mosaic.batches)
+        held = memory.held(frame_bgr) if until is not None else memory.nothing()
+        job = _Job(frame_bgr, _Queue(memory.schedule, until), memory.mosaic)
         for lane in self._lanes:
             lane.begin()
         try:
@@ -105,8 +111,8 @@ class Stream:
             lost = self._drop(job.failed)
         if not job.queue.done:
             raise as_engine_error(next(iter(job.failed.values())))
-        self._schedule = [*job.queue.left, *self._schedule[: len(self._schedule) - len(job.queue.left)]]
-        labels = self._mosaic.picture(self._size)
+        memory.go_on_with(job.queue.left)
+        labels = memory.mosaic.picture(self._size)
         stem_ms = max((lane.stem_ms for lane in job.stems), default=0.0)
         held -= job.placed
         return labels, FrameStats(stem_ms, _ms_since(start) - stem_ms, len(job.placed), len(held), lost)
@@ -158,7 +164,7 @@ class Stream:
                 job.queue.give_back(run)
                 raise
             try:
-                self._place(run, labels)
+                self._place(job.mosaic, run, labels)
                 job.placed.update(run)
             except Exception as error:  # the label map is common to all: no other device could do better
                 job.errors.append(error)
@@ -167,9 +173,9 @@ class Stream:
             job.queue.finish()
             lane.took(time.perf_counter() - began)
 
-    def _place(self, run: range, labels: Labels) -> None:
+    def _place(self, mosaic: Mosaic, run: range, labels: Labels) -> None:
         for index, batch in zip(run, labels, strict=True):
-            self._mosaic.place(index, batch)
+            mosaic.place(index, batch)
 
     def _drop(self, failed: "dict[Lane, Exception]") -> tuple[str, ...]:
         lost = []
@@ -240,8 +246,8 @@ class _Queue:
 class _Job:
     """One frame on its way. Its lists are filled by the workers."""
 
-    def __init__(self, frame: NDArray[np.uint8], queue: _Queue) -> None:
-        self.frame, self.queue = frame, queue
+    def __init__(self, frame: NDArray[np.uint8], queue: _Queue, mosaic: Mosaic) -> None:
+        self.frame, self.queue, self.mosaic = frame, queue, mosaic
         self.stems: list[Lane] = []
         self.placed: set[int] = set()
         self.failed: dict[Lane, Exception] = {}

@@ -65,8 +65,7 @@ def test_chunks_give_the_same_labels_however_many_contexts(
 @pytest.mark.parametrize(("contexts", "chunk"), [(1, 1), (2, 1), (3, 4)])
 def test_every_context_runs_graphs(trained: Trained, backend: str, precision: str, contexts: int, chunk: int) -> None:
     with Executor(trained.package, contexts, chunk, backend, precision) as executor:
-        stream = executor._idle.get()
-        executor._idle.put(stream)
+        (stream,) = executor._turns.idle
         assert isinstance(stream, Stream)
         (lane,) = stream._lanes
         assert isinstance(lane._stem, TensorRTContext)

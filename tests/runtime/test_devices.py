@@ -170,7 +170,7 @@ def test_a_device_that_fails_before_its_stem_holds_up_nobody(
 ) -> None:
     """Its first worker cannot even begin; the other one waits for features that will not come."""
     with on_gpus(package, devices, contexts=2) as executor:
-        (stream,) = executor._idle
+        (stream,) = executor._turns.idle
         lane = next(lane for lane in stream._lanes if lane.device.name == "cuda:1")
         real, entered = lane.device.thread, []
 
@@ -234,7 +234,7 @@ def test_context_memory_is_what_the_plan_says(gpus: Emulator, package: Package) 
     used = {}
     for contexts in (1, 2, 4):
         with on_gpus(package, (0,), contexts=contexts) as executor:
-            (stream,) = executor._idle
+            (stream,) = executor._turns.idle
             used[contexts] = gpus.memory_used(0)
             each = stream._lanes[0].workers[0].context.memory_bytes
             assert each > 0
@@ -249,10 +249,10 @@ def test_ctrl_c_frees_everything(gpus: Emulator, package: Package, frames: np.nd
 
     real = runtime.stream.Stream._place
 
-    def interrupted(self: object, run: range, labels: np.ndarray) -> None:
+    def interrupted(*given: object) -> None:
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
-        real(self, run, labels)
+        real(*given)
 
     with pytest.raises(KeyboardInterrupt), on_gpus(package) as executor:
         monkeypatch.setattr(runtime.stream.Stream, "_place", interrupted)

@@ -142,7 +142,7 @@ def test_a_failing_batch_is_one_error(
 def test_ctrl_c_ends_the_other_threads(package: Package, monkeypatch: pytest.MonkeyPatch, threads_end: None) -> None:
     (frame,) = frames_for(package, 1)
 
-    def interrupted(self: object, run: range, labels: np.ndarray) -> None:
+    def interrupted(*given: object) -> None:
         if threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
 
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_the_other_threads(package: Package, monkeypatch: pytest.Mon
 
 
 def fails_at(index: int, error: Exception):
-    def place(self: object, run: range, labels: np.ndarray) -> None:
+    def place(self: object, mosaic: object, run: range, labels: np.ndarray) -> None:
         if index in run:
             raise error
 
