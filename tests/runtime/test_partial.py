@@ -2,7 +2,9 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ from small_package import make_package
 
 from engines.build import build_engines
 from runtime.executor import Executor
+from runtime.ordered import in_order
 from runtime.partial import Mosaic, Scene, nearest
+from runtime.share import Share
+from runtime.stream import FrameStats
 from splitmerge.cli import main
 from splitmerge.errors import InputError
 from splitmerge.package import Cut, Package
@@ -159,6 +164,74 @@ def test_another_scene_begins_anew(package: Package, frame: np.ndarray) -> None:
         labels, stats = executor.measure(other, until=LONG_AGO)
         assert (stats.split_batches, stats.held) == (1, 0)
     np.testing.assert_array_equal(labels[::4, ::4], full(package, other)[::4, ::4])  # the order goes on with (0, 0)
+
+
+# --- several sources --------------------------------------------------------------------------------------------------
+
+
+def moving(frame: np.ndarray, count: int, still: int) -> list[np.ndarray]:
+    """Frames of a scene that stands still for so many frames, then is another."""
+    return [np.roll(frame, 9 * (i // still), axis=1) for i in range(count)]
+
+
+def results(measure: Callable[..., tuple[np.ndarray, FrameStats]], frame: np.ndarray) -> tuple[np.ndarray, int, int]:
+    labels, stats = measure(frame, until=LONG_AGO)
+    return labels, stats.split_batches, stats.held
+
+
+def differences(package: Package, frame: np.ndarray, of: Callable[[Executor], Callable[..., Any]]) -> list[int]:
+    """Frames of two sources that share one stream, turn about, in which labels or counts are others than alone. `of`
+    makes what a source measures with.
+    """
+    clips = moving(frame, 18, 7), moving(255 - frame, 18, 11)
+    with Executor(package) as executor:
+        alone = []
+        for clip in clips:
+            share = Share(executor)
+            alone.append([results(share.measure, each) for each in clip])
+        measures = [of(executor), of(executor)]
+        wrong = []
+        for index, pair in enumerate(zip(*clips, strict=True)):
+            for measure, each, expected in zip(measures, pair, (alone[0][index], alone[1][index]), strict=True):
+                labels, computed, held = results(measure, each)
+                if not np.array_equal(labels, expected[0]) or (computed, held) != expected[1:]:
+                    wrong.append(index)
+    return wrong
+
+
+def test_two_sources_on_one_stream_have_what_each_has_alone(package: Package, frame: np.ndarray) -> None:
+    assert differences(package, frame, lambda executor: Share(executor).measure) == []
+
+
+def test_sources_with_one_memory_would_not(package: Package, frame: np.ndarray) -> None:
+    assert len(differences(package, frame, lambda executor: executor.measure)) > 18
+
+
+def test_alone_is_what_an_executor_of_its_own_gives(package: Package, frame: np.ndarray) -> None:
+    with Executor(package) as one, Executor(package) as other:
+        share = Share(other)
+        share.measure(255 - frame)
+        for each in moving(frame, 12, 5):
+            given, expected = results(share.measure, each), results(one.measure, each)
+            np.testing.assert_array_equal(given[0], expected[0])
+            assert given[1:] == expected[1:]
+
+
+def test_frames_without_a_deadline_leave_nothing_to_those_with_one(package: Package, frame: np.ndarray) -> None:
+    """A scene, another one computed whole, the first again: nothing of the other may be taken for it."""
+    with Executor(package) as executor:
+        executor.measure(frame, until=LONG_AGO)
+        executor.measure(255 - frame)
+        assert executor.measure(frame, until=LONG_AGO)[1].held == 0
+
+
+def test_frames_of_one_source_at_the_same_time_have_a_memory_each(package: Package, frame: np.ndarray) -> None:
+    with Executor(package, in_flight=2) as executor:
+        share, expected = Share(executor), executor.segment(frame)
+        for labels, stats in in_order(lambda each: share.measure(each, until=LONG_AGO), [frame] * 60, 2):
+            assert stats.split_batches == 1
+            last = labels
+    np.testing.assert_array_equal(last, expected)
 
 
 def test_noise_is_the_same_scene_and_a_step_is_not(frame: np.ndarray) -> None:
