@@ -118,7 +118,7 @@ def _by_pyav(path: Path, temporary: Path, size: tuple[int, int], fps: float, enc
     from av.error import FFmpegError
 
     try:
-        container = av.open(str(temporary), "w", CONTAINERS[path.suffix.lower()], options=_muxer_options(path))
+        container = av.open(str(temporary), "w", CONTAINERS[path.suffix.lower()], options=muxer_options(path))
     except FFmpegError as error:
         raise _unwritable(path, error) from None
     clock = _Ticks(fps)
@@ -186,7 +186,7 @@ def _video_stream(container: "OutputContainer", size: tuple[int, int], fps: floa
     return stream
 
 
-def _muxer_options(path: Path) -> dict[str, str]:
+def muxer_options(path: Path) -> dict[str, str]:
     if CONTAINERS[path.suffix.lower()] in ("mp4", "mov"):
         return {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "flush_packets": "1"}
     return {"cluster_time_limit": "1000", "flush_packets": "1"}
