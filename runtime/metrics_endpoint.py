@@ -1,4 +1,9 @@
-"""A run's numbers in Prometheus' text format, for the path /metrics of the live page's server."""
+"""A run's numbers in Prometheus' text format, for the path /metrics of the live page's server.
+
+Every series has the label `source`, the name that the source has in outputs, which holds no credentials.
+"""
+
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -13,40 +18,53 @@ BUCKETS_S = (0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.
 
 
 class Metrics:
-    """The metrics of one run, in a registry of their own, so that two runs of a process do not mix."""
+    """The metrics of one run's sources, in a registry of their own, so that two runs of a process do not mix."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitors: Mapping[str, Monitor]) -> None:
         self._registry = registry = CollectorRegistry()
-        self._monitor = monitor
-        self._frames = Counter("splitmerge_frames", "Frames that were labelled.", registry=registry)
+        self._monitors = monitors
+        label = ["source"]
+        self._frames = Counter("splitmerge_frames", "Frames that were labelled.", label, registry=registry)
         self._dropped = Counter(
-            "splitmerge_dropped_frames", "Frames of the source that were given up.", registry=registry
+            "splitmerge_dropped_frames", "Frames of the source that were given up.", label, registry=registry
         )
         self._latency = Histogram(
-            "splitmerge_latency_seconds", "From a decoded frame to its labels.", buckets=BUCKETS_S, registry=registry
+            "splitmerge_latency_seconds",
+            "From a decoded frame to its labels.",
+            label,
+            buckets=BUCKETS_S,
+            registry=registry,
         )
-        self._reconnects = Counter("splitmerge_reconnects", "Times a source was opened again.", registry=registry)
-        self._reconnects_told = 0
+        self._reconnects = Counter(
+            "splitmerge_reconnects", "Times a source was opened again.", label, registry=registry
+        )
+        self._reconnects_told = dict.fromkeys(monitors, 0)
         self._newest = Gauge(
-            "splitmerge_last_frame_timestamp_seconds", "When a frame was last labelled.", registry=registry
+            "splitmerge_last_frame_timestamp_seconds", "When a frame was last labelled.", label, registry=registry
         )
-        fps = Gauge("splitmerge_frames_per_second", "Rate over the last seconds.", registry=registry)
-        fps.set_function(lambda: monitor.fps)
+        self._running = Gauge("splitmerge_source_running", "1 until the source ends.", label, registry=registry)
+        fps = Gauge("splitmerge_frames_per_second", "Rate over the last seconds.", label, registry=registry)
         self._area = Gauge(
-            "splitmerge_class_area_ratio", "Share of the newest frame's pixels.", ["class"], registry=registry
+            "splitmerge_class_area_ratio", "Share of the newest frame's pixels.", [*label, "class"], registry=registry
         )
+        for source, monitor in monitors.items():
+            for metric in (self._frames, self._dropped, self._latency, self._reconnects, self._newest):
+                metric.labels(source)  # is there, at 0, before the first frame
+            fps.labels(source).set_function(lambda monitor=monitor: monitor.fps)  # type: ignore[misc]
 
-    def take(self, result: Result) -> None:
-        """The sink: count a result."""
-        self._frames.inc()
-        self._dropped.inc(result.dropped_before)
-        self._latency.observe(result.latency_ms / 1000)
-        self._reconnects.inc(max(0, result.reconnects - self._reconnects_told))
-        self._reconnects_told = max(self._reconnects_told, result.reconnects)
-        self._newest.set_to_current_time()
+    def take(self, source: str, result: Result) -> None:
+        """Count a source's result."""
+        self._frames.labels(source).inc()
+        self._dropped.labels(source).inc(result.dropped_before)
+        self._latency.labels(source).observe(result.latency_ms / 1000)
+        self._reconnects.labels(source).inc(max(0, result.reconnects - self._reconnects_told[source]))
+        self._reconnects_told[source] = max(self._reconnects_told[source], result.reconnects)
+        self._newest.labels(source).set_to_current_time()
 
     def text(self) -> bytes:
         """What Prometheus reads, of the content type CONTENT_TYPE_LATEST."""
-        for name, share in self._monitor.areas().items():
-            self._area.labels(name).set(share)
+        for source, monitor in self._monitors.items():
+            self._running.labels(source).set(monitor.state == "running")
+            for name, share in monitor.areas().items():
+                self._area.labels(source, name).set(share)
         return generate_latest(self._registry)

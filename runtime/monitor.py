@@ -1,4 +1,4 @@
-"""What a run is doing now, for whoever looks on: counts, rate, latency, the newest frame.
+"""What a run is doing now with one source, for whoever looks on: counts, rate, latency, the newest frame.
 
 The run only leaves its newest result here and counts; whatever costs time (drawing, JPEG, percentiles, class areas) is
 done on the thread of the one who asks, once for each frame at most, so that no viewer slows the run.
@@ -30,12 +30,19 @@ LARGEST_SIDE = 960
 
 
 class Monitor:
-    """Takes a run's results and answers questions about them from any thread. `now` is the clock, in seconds."""
+    """Takes a source's results and answers questions about them from any thread. `now` is the clock, in seconds.
+
+    `state` is running, ended or failed.
+    """
 
     def __init__(
-        self, classes: tuple[LabelClass, ...], alpha: float = 0.55, now: Callable[[], float] = time.monotonic
+        self,
+        classes: tuple[LabelClass, ...],
+        alpha: float = 0.55,
+        source: str = "source",
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.classes = classes
+        self.classes, self.source, self.state = classes, source, "running"
         self.frames = self.dropped = self.reconnects = 0
         self._alpha, self._table, self._now = alpha, palette_bgr(classes), now
         self._began = now()
@@ -85,6 +92,8 @@ class Monitor:
         p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).round(1).tolist() if latencies else (None,) * 3
         areas = self.areas()
         return {
+            "source": self.source,
+            "state": self.state,
             **counts,
             "frame": None if newest is None else newest.frame.index,
             "time_s": None if newest is None else newest.frame.time_s,

@@ -1,9 +1,11 @@
 """A live page of a run on localhost, and its numbers for Prometheus, by Python's own HTTP server.
 
-    /             page.html, which needs nothing from elsewhere and polls the two below
-    /status.json  what runtime.monitor.Monitor.status says
-    /overlay.jpg  the newest frame with its labels over it; 204 before the first
-    /metrics      Prometheus' text format
+    /                          page.html, which needs nothing from elsewhere and polls the two below
+    /sources.json              what runtime.monitor.Monitor.status says of each source, in a list
+    /overlay.jpg?source=NAME   a source's newest frame with its labels over it (of the first without a name); 204
+                               before the first frame
+    /status.json?source=NAME   one source's status alone, likewise
+    /metrics                   Prometheus' text format
 
 There is nothing else to be had: paths are looked up in that table, never in a folder. Answers are made on the viewer's
 thread; one that hangs is cut off after SILENCE_S, and more than MOST_VIEWERS at a time are turned away.
@@ -16,7 +18,7 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from runtime.metrics_endpoint import CONTENT_TYPE_LATEST, Metrics
 from runtime.monitor import Monitor
@@ -46,16 +48,27 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-Answer = Callable[[], tuple[str, bytes | None]]
-"""Gives a content type and the content, None where there is none yet."""
+Answer = Callable[[Monitor], tuple[str, bytes | None]]
+"""Gives a content type and the content for the source that was asked about, None where there is none yet."""
 
 
 @dataclass(frozen=True)
 class LivePage:
-    """A page that is being served: feed `sink` with results, look at `url`."""
+    """A page that is being served: feed `sinks`, one for each source by its name, with results, look at `url`."""
 
-    sink: Sink
+    sinks: Mapping[str, Sink]
     url: str
+    monitors: Mapping[str, Monitor]
+
+    @property
+    def sink(self) -> Sink:
+        """The only source's."""
+        (sink,) = self.sinks.values()
+        return sink
+
+    def end(self, source: str, failed: bool = False) -> None:
+        """Show that no more frames will come of a source."""
+        self.monitors[source].state = "failed" if failed else "ended"
 
 
 def address_from_text(text: str) -> tuple[str, int]:
@@ -70,44 +83,56 @@ def address_from_text(text: str) -> tuple[str, int]:
 
 
 @contextmanager
-def live_page(address: str, classes: tuple[LabelClass, ...], alpha: float = 0.55) -> Iterator[LivePage]:
-    """Serve the page at `address`, [HOST:]PORT, until the block ends; the port is free again then.
+def live_page(
+    address: str, classes: tuple[LabelClass, ...], alpha: float = 0.55, sources: Sequence[str] = ("source",)
+) -> Iterator[LivePage]:
+    """Serve the page at `address`, [HOST:]PORT, until the block ends; the port is free again then. `sources` are their
+    names, each different and fit to be shown.
 
     Raises InputError where nothing can listen there.
     """
     if not 0 <= alpha <= 1:
         raise InputError(f"An overlay's alpha of {alpha:g} cannot be: choose 0 (frame only) to 1 (labels only).")
     host, port = address_from_text(address)
-    monitor = Monitor(classes, alpha)
-    metrics = Metrics(monitor)
+    monitors = {source: Monitor(classes, alpha, source) for source in sources}
+    metrics = Metrics(monitors)
     html = files("runtime").joinpath("page.html").read_bytes()
     answers: dict[str, Answer] = {
-        "/": lambda: ("text/html; charset=utf-8", html),
-        "/status.json": lambda: ("application/json", json.dumps(monitor.status()).encode()),
-        "/overlay.jpg": lambda: ("image/jpeg", monitor.jpeg()),
-        "/metrics": lambda: (CONTENT_TYPE_LATEST, metrics.text()),
+        "/": lambda _: ("text/html; charset=utf-8", html),
+        "/sources.json": lambda _: _json([monitor.status() for monitor in monitors.values()]),
+        "/status.json": lambda monitor: _json(monitor.status()),
+        "/overlay.jpg": lambda monitor: ("image/jpeg", monitor.jpeg()),
+        "/metrics": lambda _: (CONTENT_TYPE_LATEST, metrics.text()),
     }
 
-    def take(result: Result) -> None:
-        monitor.take(result)
-        metrics.take(result)
+    def sink(source: str) -> Sink:
+        def take(result: Result) -> None:
+            monitors[source].take(result)
+            metrics.take(source, result)
 
-    server = _listening(host, port, answers)
+        return take
+
+    sinks = {source: sink(source) for source in sources}
+    server = _listening(host, port, answers, monitors)
     shown = f"[{host}]" if ":" in host else host
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="page", daemon=True)
     thread.start()
     try:
-        yield LivePage(take, f"http://{shown}:{server.server_address[1]}/")
+        yield LivePage(sinks, f"http://{shown}:{server.server_address[1]}/", monitors)
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _listening(host: str, port: int, answers: dict[str, Answer]) -> "_Server":
+def _json(value: object) -> tuple[str, bytes]:
+    return "application/json", json.dumps(value).encode()
+
+
+def _listening(host: str, port: int, answers: dict[str, Answer], monitors: Mapping[str, Monitor]) -> "_Server":
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return _Server(family, (str(place[0]), port), answers, _names_of(host))
+        return _Server(family, (str(place[0]), port), answers, monitors, _names_of(host))
     except (OSError, UnicodeError) as error:  # UnicodeError is of a name that cannot be a host's
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise InputError(f"Port {port} of {host} is in use: name another with --page.") from None
@@ -137,10 +162,11 @@ class _Server(ThreadingHTTPServer):
         family: int,
         address: tuple[str, int],
         answers: dict[str, Answer],
+        monitors: Mapping[str, Monitor],
         names: frozenset[str] | None,
     ) -> None:
         self.address_family = family
-        self.answers, self.names = answers, names
+        self.answers, self.monitors, self.names = answers, monitors, names
         self._places = threading.BoundedSemaphore(MOST_VIEWERS)
         super().__init__(address, _Handler)
 
@@ -175,16 +201,22 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "splitmerge", ""
 
     def do_GET(self) -> None:
-        answer = self.server.answers.get(urlsplit(self.path).path)
+        asked = urlsplit(self.path)
+        answer, monitor = self.server.answers.get(asked.path), self._monitor(asked.query)
         if not self._is_called_by_name():
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"This page is for the machine that it runs on.\n")
-        elif answer is None:
+        elif answer is None or monitor is None:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"There is no such page.\n")
         else:
-            kind, content = answer()
+            kind, content = answer(monitor)
             self._send(HTTPStatus.NO_CONTENT if content is None else HTTPStatus.OK, kind, content or b"")
 
     do_HEAD = do_GET
+
+    def _monitor(self, query: str) -> Monitor | None:
+        """Of the source that was asked about, the first where none was; None where there is no such source."""
+        first = next(iter(self.server.monitors))
+        return self.server.monitors.get(parse_qs(query).get("source", [first])[0])
 
     def _is_called_by_name(self) -> bool:
         try:

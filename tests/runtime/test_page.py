@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import cv2
@@ -65,12 +66,13 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     answer, html = _get(page)
     text = html.decode()
     assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"data:,", "", text))
-    assert set(re.findall(r"(?:src|href) ?= ?[\"`]([^\"`?]*)", text)) == {"data:,", "overlay.jpg"}
-    assert set(re.findall(r"fetch\(\"([^\"]*)", text)) == {"status.json"}
+    assert set(re.findall(r"(?:src|href) ?= ?[\"`]([^\"`?]*)", text)) == {"data:,", "#", "overlay.jpg"}
+    assert set(re.findall(r"fetch\(\"([^\"]*)", text)) == {"sources.json"}
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    status = json.loads(_get(page, "/status.json")[1])
-    for name in re.findall(r"for \(const id of \[([^]]*)\]", text)[0].replace('"', "").split(", "):
-        assert name in status and f'id="{name}"' in text
+    (status,) = json.loads(_get(page, "/sources.json")[1])
+    assert status == json.loads(_get(page, "/status.json")[1])
+    for name in re.findall(r"for \(const name of \[([^]]*)\]", text)[0].replace('"', "").split(", "):
+        assert name in status and f'class="{name}"' in text
 
 
 def test_it_shows_the_newest_frame_and_counts_all(page):
@@ -96,6 +98,25 @@ def test_a_large_frame_is_shown_smaller_and_another_size_does_no_harm(page):
         assert picture.shape == (*shown, 3) and number_of(picture) == 7
 
 
+def test_several_sources_each_have_their_own_numbers_and_picture():
+    with live_page("0", CITYSCAPES, 0.2, ["a", "b c&d"]) as page:
+        for index in range(3):
+            page.sinks["a"](_result(index, dropped=1))
+        page.sinks["b c&d"](_result(77, reconnects=2))
+        page.end("a")
+        page.end("b c&d", failed=True)
+        first, second = json.loads(_get(page, "/sources.json")[1])
+        assert (first["source"], first["frames"], first["dropped"], first["reconnects"]) == ("a", 3, 3, 0)
+        assert (second["source"], second["frames"], second["dropped"], second["reconnects"]) == ("b c&d", 1, 0, 2)
+        assert (first["state"], second["state"]) == ("ended", "failed")
+        for query, number in [("", 2), ("?source=a&n=3", 2), ("?source=b%20c%26d", 77)]:
+            content = _get(page, f"/overlay.jpg{query}")[1]
+            assert number_of(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)) == number
+            assert json.loads(_get(page, f"/status.json{query}")[1])["frame"] == number
+        for unknown in ("/overlay.jpg?source=c", "/status.json?source=..%2fa", "/overlay.jpg?source=A"):
+            assert _get(page, unknown)[0].status == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -110,6 +131,9 @@ def test_a_large_frame_is_shown_smaller_and_another_size_does_no_harm(page):
         "http://127.0.0.1/etc/passwd",
         "/overlay.jpg%00.html",
         "etc/passwd",
+        "/overlay.jpg?source=../../etc/passwd",
+        "/overlay.jpg?source=%2fetc%2fpasswd",
+        "/?source=/etc/passwd",
     ],
 )
 def test_it_serves_nothing_else(page, path):
@@ -145,7 +169,7 @@ def test_it_listens_on_localhost_unless_told_otherwise():
         others.close()
     with live_page("0.0.0.0:0", CITYSCAPES) as page:
         port = urlsplit(page.url).port
-        assert _get(type(page)(page.sink, f"http://127.0.0.1:{port}/"), Host="camera.lan")[0].status == 200
+        assert _get(replace(page, url=f"http://127.0.0.1:{port}/"), Host="camera.lan")[0].status == 200
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "65536", "host:", ":80", "::1:80", "http://a:80", "a b:80", "80/x"])
