@@ -13,6 +13,7 @@ took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -193,9 +194,11 @@ class Executor:
         """
         _check_frame(frame_bgr, self.package.manifest.input)
         source = source or self._own
+        asked = time.perf_counter()
         with self._turns.turn(source) as stream:
-            labels, stats = stream.segment(frame_bgr, until, source)
-        return labels, replace(stats, lost=self._not_told(stats.lost))
+            waited_s = time.perf_counter() - asked
+            labels, stats = stream.segment(frame_bgr, source.until(until, waited_s), source)
+        return labels, replace(stats, waited_ms=1e3 * waited_s, lost=self._not_told(stats.lost))
 
     def _not_told(self, lost: tuple[str, ...]) -> tuple[str, ...]:
         """Every frame in flight finds out for itself that a device is lost; it is told once."""

@@ -48,9 +48,17 @@ class Memories:
     The one used last is taken first, so that frames that come one by one all have the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting_counts: bool = True) -> None:
+        """`waiting_counts`: whether a deadline goes on while a frame waits for its turn, as of live sources, whose
+        results are to be of a bounded age; a file's deadline is of computing.
+        """
+        self._waiting_counts = waiting_counts
         self._free: list[Memory] = []
         self._lock = threading.Lock()
+
+    def until(self, until: float | None, waited_s: float) -> float | None:
+        """A frame's deadline after it waited for its turn."""
+        return until if until is None or self._waiting_counts else until + waited_s
 
     @contextmanager
     def one(self, make: Callable[[], Memory]) -> Iterator[Memory]:

@@ -137,7 +137,7 @@ class _Run:
         until = (captured_at or began) + self.deadline_ms / 1e3 if self.deadline_ms else None
         labels, stats = self.segmenter.measure(_resized(item.input_bgr, self.size), until)
         now = time.perf_counter()
-        latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began)
+        latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began) - stats.waited_ms
         other_size = item.frame.scaled or self.source.size != self.size
         reconnects = self.source.events.reconnects
         return Result(item.frame, labels, latency_ms, compute_ms, stats, resized=other_size, reconnects=reconnects)

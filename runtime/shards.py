@@ -5,6 +5,7 @@ frame takes as long as its device needs for all of it.
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -62,16 +63,19 @@ class FrameShards:
         """`Executor.measure`. Raises EngineError where the last device fails."""
         lost: tuple[str, ...] = ()
         source = source or self._own
+        waited_s = 0.0
         while True:
+            asked = time.perf_counter()
             with self._turns.turn(source) as executor:
+                waited_s += time.perf_counter() - asked
                 try:
-                    labels, stats = executor.measure(frame_bgr, until, source)
+                    labels, stats = executor.measure(frame_bgr, source.until(until, waited_s), source)
                 except EngineError as error:
                     if not self._drop(executor):
                         raise
                     lost += (f"{executor.device_names} failed and was dropped: {error}",)
                 else:
-                    return labels, replace(stats, lost=lost + stats.lost)
+                    return labels, replace(stats, waited_ms=1e3 * waited_s, lost=lost + stats.lost)
 
     def _drop(self, executor: Executor) -> bool:
         """Whether the executor was given up; the last one is not."""

@@ -29,12 +29,13 @@ class Shared(Protocol):
 
 class Share:
     """A segmenter for one source: its frames take fair turns with other sources' (`runtime.turns`), and what a deadline
-    left of earlier frames is its own.
+    left of earlier frames is its own. Of a `live` source, a deadline goes on while a frame waits for its turn.
     """
 
-    def __init__(self, segmenter: Shared) -> None:
+    def __init__(self, segmenter: Shared, live: bool = False) -> None:
         self.parallel = segmenter.parallel
-        self._segmenter, self._source = segmenter, Memories()
+        self._segmenter, self._source = segmenter, Memories(waiting_counts=live)
+        self._stopped = False
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red."""
@@ -43,5 +44,15 @@ class Share:
     def measure(
         self, frame_bgr: NDArray[np.uint8], until: float | None = None
     ) -> tuple[NDArray[np.uint8], "FrameStats"]:
-        """`Executor.measure` of this source's next frame."""
+        """`Executor.measure` of this source's next frame. Raises KeyboardInterrupt after `stop`."""
+        self.check()
         return self._segmenter.measure(frame_bgr, until, self._source)
+
+    def stop(self) -> None:
+        """End the run that uses this, from another thread, as Ctrl-C would, of which only the main thread hears."""
+        self._stopped = True
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt after `stop`."""
+        if self._stopped:
+            raise KeyboardInterrupt

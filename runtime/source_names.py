@@ -16,8 +16,8 @@ __all__ = ["PLACEHOLDER", "names_of", "path_for"]
 
 PLACEHOLDER = "{source}"
 
-LONGEST = 80
-"""Characters of a name: file systems take 255 bytes, which an ending, a letter's bytes and a partial file's mark share."""
+LONGEST = 120
+"""Bytes of a name: file systems take 255, of which an ending and a partial file's mark need some."""
 
 
 def names_of(sources: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ def _name_of(source: str) -> str:
         words = _of_files(source)
     # "." within a word is harmless; what a path could be made of ("/", "..", a leading dot) does not get through
     words = re.sub(r"\.{2,}", ".", re.sub(r"[^\w.-]+", "-", words))
-    return words[:LONGEST].strip(".-") or "source"
+    return words.encode()[:LONGEST].decode(errors="ignore").strip(".-") or "source"
 
 
 def _without_secrets(url: str) -> str:

@@ -34,7 +34,7 @@ class FrameStats:
 
     `stem_ms` is the slowest device's. `split_batches` were computed for this frame; `held` more are of earlier frames
     of the same scene, and the other pixels took the nearest one. `lost` says of each device that was dropped during
-    this frame why.
+    this frame why. `waited_ms` the frame waited for its turn, while those of other sources were computed.
     """
 
     stem_ms: float
@@ -42,6 +42,7 @@ class FrameStats:
     split_batches: int
     held: int = 0
     lost: tuple[str, ...] = ()
+    waited_ms: float = 0.0
 
 
 class Whole:

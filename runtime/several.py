@@ -1,0 +1,133 @@
+"""Several sources at once: opened side by side, run side by side, each ending or failing on its own."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TypeVar
+
+from runtime.addresses import masked
+from runtime.frames import Source
+from runtime.live import Limits
+from runtime.sources import open_source
+from runtime.summary import Summary
+from splitmerge.errors import InputError, SplitmergeError
+
+__all__ = ["Outcome", "open_sources", "side_by_side", "totals"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one source ended: `source` is its name for people (without credentials), `name` that in outputs."""
+
+    name: str
+    source: str
+    summary: Summary | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, name: str, source: str, result: Summary | SplitmergeError) -> "Outcome":
+        """`source` as it was given; what is kept of it shows no credentials."""
+        if isinstance(result, SplitmergeError):
+            return cls(name, masked(source), error=str(result))
+        return cls(name, masked(source), result)
+
+    @property
+    def failed(self) -> bool:
+        """Whether not all was done that was to be."""
+        return self.summary is None or bool(self.summary.missing_frames) or self.summary.source_lost
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """For JSON."""
+        done = {} if self.summary is None else asdict(self.summary)
+        return {"name": self.name, "source": self.source, "failed": self.failed, "error": self.error} | done
+
+
+def open_sources(
+    given: Mapping[str, str],
+    live: bool | None,
+    limits: Limits,
+    failed: Callable[[str, SplitmergeError], None],
+) -> dict[str, Source]:
+    """Open the sources of those names, as `runtime.sources.open_source` does one.
+
+    Of several, those that cannot be opened are left out after `failed` was told. Raises InputError where none can.
+    """
+    if list(given.values()).count("-") > 1:
+        raise InputError("Standard input can be read once only: name - once.")
+    work = {name: partial(open_source, source, live, limits) for name, source in given.items()}
+    if len(work) == 1:
+        return {name: open_one() for name, open_one in work.items()}
+    opened: dict[str, Source] = {}
+
+    def ended(name: str, result: Source | SplitmergeError) -> None:
+        if isinstance(result, SplitmergeError):
+            failed(name, result)
+        else:
+            opened[name] = result
+
+    side_by_side(work, ended)
+    if not opened:
+        raise InputError(f"None of the {len(given)} sources can be used: see above.")
+    return {name: opened[name] for name in given if name in opened}
+
+
+def side_by_side(
+    work: Mapping[str, Callable[[], T]],
+    ended: Callable[[str, T | SplitmergeError], None],
+    stop: Callable[[], None] | None = None,
+) -> None:
+    """Do all of the work at the same time, each in a thread of its name. In the calling thread, `ended` is told of each
+    that ends and of its result, or why it failed, which does not concern the others.
+
+    Ctrl-C, and any error that is no SplitmergeError, ends all: `stop` is called, must make the rest end soon, and the
+    error is raised when they have. Without a `stop`, they are left behind.
+    """
+    done: queue.SimpleQueue[tuple[str, T | BaseException]] = queue.SimpleQueue()
+
+    def target(name: str) -> None:
+        try:
+            done.put((name, work[name]()))
+        except BaseException as error:
+            done.put((name, error))
+
+    threads = [threading.Thread(target=target, args=(name,), name=name, daemon=True) for name in work]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            name, result = done.get()
+            if isinstance(result, BaseException) and not isinstance(result, SplitmergeError):
+                raise result
+            ended(name, result)
+    except BaseException:
+        if stop is None:
+            raise
+        stop()
+        _join(threads)
+        raise
+    _join(threads)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    for thread in threads:
+        if thread.ident is not None:  # one that never started cannot be waited for
+            thread.join()
+
+
+def totals(outcomes: Iterable[Outcome], seconds: float) -> dict[str, object]:
+    """Sums over the sources, for JSON; `failed` names those that failed or were not completed."""
+    outcomes = list(outcomes)
+    done = [outcome.summary for outcome in outcomes if outcome.summary]
+    counted = ("frames", "captured", "dropped", "dropped_by_sinks", "missing_frames", "outages", "reconnects")
+    frames = sum(summary.frames for summary in done)
+    return {
+        "seconds": round(seconds, 3),
+        "fps": round(frames / max(seconds, 1e-9), 3),
+        **{name: sum(getattr(summary, name) for summary in done) for name in counted},
+        "failed": [outcome.name for outcome in outcomes if outcome.failed],
+    }
