@@ -187,7 +187,8 @@ def _sinks(
 def _tell(outcome: "Outcome") -> None:
     """What there is to say of a source that has ended."""
     if outcome.error:
-        print(f"splitmerge: {outcome.source}: {outcome.error}", file=sys.stderr)
+        named = "" if outcome.source in outcome.error else f"{outcome.source}: "
+        print(f"splitmerge: {named}{outcome.error}", file=sys.stderr)
     if outcome.summary:
         for warning in outcome.summary.warnings:
             print(f"splitmerge: {warning}", file=sys.stderr)
