@@ -17,7 +17,7 @@ OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
 NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
-.PHONY: help demo setup setup-test setup-gpu train export calibrate engines run compare bench test test-gpu lint clean
+.PHONY: help demo setup setup-test setup-gpu train export calibrate engines run compare bench test test-slow test-gpu lint clean
 .NOTPARALLEL:
 
 help:            ## this list
@@ -65,8 +65,11 @@ compare: setup   ## engine against the PyTorch reference and the truth, over IMA
 bench: setup     ## peak memory and time, whole graph against streamed split batches
 	$(SPLITMERGE) bench --json build/streaming.json
 
-test: setup-test ## everything
+test: setup-test ## everything but what is marked slow
 	$(PY) -m pytest
+
+test-slow: setup-test  ## what is marked slow
+	$(PY) -m pytest -m slow
 
 # What cannot be installed is said and left out; TORCH_INDEX and TENSORRT choose other builds (benchmarks/gpu_setup.py).
 setup-gpu: setup-test

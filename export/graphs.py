@@ -13,7 +13,7 @@ from export.ends import add_frames_input, add_labels, finish_labels
 from export.layouts import Layout, check_merged, layouts_of
 from export.lower import MAX_RANK, lower_poolings
 from export.nodes import sizes
-from export.simplify import fix_resize_sizes, fold_batch_norm
+from export.simplify import fix_reshape_sizes, fix_resize_sizes, fold_batch_norm
 from export.trace import trace
 from splitmerge import __version__
 from splitmerge.errors import InputError
@@ -64,6 +64,7 @@ def whole_from_network(network: nn.Module, contract: InputContract, logits: bool
     model = trace(network, contract.padded_height, contract.padded_width)
     fold_batch_norm(model)
     fix_resize_sizes(model)
+    fix_reshape_sizes(model)
     check_merged(model.graph)
     add_frames_input(model, contract)
     add_labels(model, logits)

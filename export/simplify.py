@@ -1,4 +1,4 @@
-"""Rewrites that change no meaning: batch norm into convolutions, resizing by constants."""
+"""Rewrites that change no meaning: batch norm into convolutions, resizing and reshaping by constants."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,7 +7,7 @@ from onnx_ir.passes import common
 
 from export.nodes import constant, is_constant, numpy_of, only_reader, sizes
 
-__all__ = ["fix_resize_sizes", "fold_batch_norm"]
+__all__ = ["fix_reshape_sizes", "fix_resize_sizes", "fold_batch_norm"]
 
 
 def fold_batch_norm(model: ir.Model) -> None:
@@ -62,6 +62,17 @@ def fix_resize_sizes(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] and not is_constant(node.inputs[3]):
             _fix_size(model.graph, node)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def fix_reshape_sizes(model: ir.Model) -> None:
+    """Give every reshape whose result has one free size a constant shape, instead of one computed from the batch."""
+    for node in model.graph:
+        shape_input = node.inputs[1] if node.op_type == "Reshape" else None
+        if shape_input is not None and not is_constant(shape_input):
+            shape = [-1 if size is None else size for size in sizes(node.outputs[0])]
+            if shape.count(-1) == 1:
+                node.replace_input_with(1, constant(model.graph, f"{node.name}.shape", np.array(shape, np.int64)))
     common.RemoveUnusedNodesPass()(model)
 
 

@@ -9,6 +9,7 @@ gigabytes. A twin is exported for smaller frames with the same padding, and veri
 checked. What depends on the sizes is then run as it ships, on as many pixels as are cheap (`export.fullsize`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,29 +121,40 @@ def _smaller(contract: InputContract, stride: int) -> InputContract:
 
 def _check_twins(part: str, one: ir.Model, other: ir.Model) -> None:
     """Raise VerificationError unless two graphs have the same operators and weights and differ in sizes only."""
-    if _without_sizes(one) != _without_sizes(other):
+    nodes, others = list(one.graph), list(other.graph)
+    if len(nodes) != len(others) or not all(map(_twins, nodes, others)):
         raise VerificationError(
             f"The {part} graph changes with the size of the frames in more than its sizes, so that checking it at a "
             f"small size proves nothing: export for at most {MAX_PIXELS} pixels, or report this."
         )
 
 
-def _without_sizes(model: ir.Model) -> list[tuple[object, ...]]:
-    """Every operator with its attributes and weights, without its int64 shapes, paddings and crops."""
-    return [
-        (
-            node.op_type,
-            node.name,
-            sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()),
-            [_weight(value) for value in node.inputs],
-        )
-        for node in model.graph
-    ]
+def _twins(one: ir.Node, other: ir.Node) -> bool:
+    """Whether two nodes are the same but for their int64 shapes, paddings and crops, and what a resizing resizes to."""
+    if (one.op_type, one.name, _attributes(one)) != (other.op_type, other.name, _attributes(other)):
+        return False
+    if one.op_type == "Resize":
+        return _same_inputs(one.inputs[:1], other.inputs[:1])
+    return _same_inputs(one.inputs, other.inputs)
 
 
-def _weight(value: ir.Value | None) -> object:
-    if value is None or value.const_value is None:
-        return value.name if value else None
-    if value.dtype == ir.DataType.INT64:
-        return None
-    return value.const_value.tobytes()
+def _attributes(node: ir.Node) -> list[tuple[str, str]]:
+    left_out = {"axes"} if node.op_type == "Resize" else set()  # which go with sizes, where factors have none
+    return sorted((name, str(value.value)) for name, value in node.attributes.items() if name not in left_out)
+
+
+def _same_inputs(one: Sequence[ir.Value | None], other: Sequence[ir.Value | None]) -> bool:
+    return len(one) == len(other) and all(map(_same_input, one, other))
+
+
+def _same_input(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Whether two inputs have the same name, or as constants the same numbers.
+
+    Constants of different shapes are no weights, since both graphs have the same: they were made from the frame's size,
+    as which pixels a cell of a pyramid pooling averages is.
+    """
+    if one is None or other is None or one.const_value is None or other.const_value is None:
+        return (one and one.name) == (other and other.name)
+    if one.dtype == other.dtype == ir.DataType.INT64 or one.const_value.shape != other.const_value.shape:
+        return True
+    return one.dtype == other.dtype and one.const_value.tobytes() == other.const_value.tobytes()

@@ -1,8 +1,9 @@
 """What a network does at the five places where a ResNet halves its resolution.
 
-The weights are the same in all three forms, so one network can be read as any of them:
+The weights are the same in all four forms, so one network can be read as any of them:
 
     Strided      stride-2 convolutions and max pooling: the original ResNet, and the FCN baselines
+    Atrous       strided down to an output stride, dilated after that: DilatedFCN and DeepLabv3
     SplitMerge   every pixel kept (split) or one pixel per window kept (shrink), level by level
     Dilated      stride 1 and growing dilation: the independent form that split-merge must equal (FastFCN, Eq. 2)
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from training.layers import Offset, conv_shrink, draw_offset, merge_pool, shrink_pool, split_pool
 
-__all__ = ["LEVELS", "STRIDE", "Dilated", "Reduction", "SplitMerge", "Strided"]
+__all__ = ["LEVELS", "STRIDE", "Atrous", "Dilated", "Reduction", "SplitMerge", "Strided", "dilated_conv"]
 
 LEVELS = 5
 STRIDE = 2**LEVELS
@@ -50,6 +51,33 @@ class Strided:
 
     def pool(self, x: Tensor, level: int) -> Tensor:
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+
+@dataclass(frozen=True)
+class Atrous:
+    """Strided until the resolution is `output_stride` times lower, then dilated in place of every further reduction.
+
+    A power of two from 4 on, where max pooling has been passed. Computes at more pixels what the strided network
+    computes (FastFCN Eq. 2 and 3): a convolution that would reduce is not dilated yet by its own level.
+    """
+
+    output_stride: int
+
+    def rate(self, level: int) -> int:
+        """The dilation at a level."""
+        return max(1, (1 << level) // self.output_stride)
+
+    def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
+        return dilated_conv(conv, x, self.rate(level))
+
+    def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
+        if 1 << level <= self.output_stride:
+            return Strided().reducing_conv(conv, norm, x, level)
+        out: Tensor = norm(self.conv(conv, x, level - 1))
+        return out
+
+    def pool(self, x: Tensor, level: int) -> Tensor:
+        return Strided().pool(x, level)
 
 
 @dataclass(frozen=True)
@@ -111,9 +139,7 @@ class Dilated:
     """Full resolution throughout: a convolution at level L has dilation 2**L."""
 
     def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
-        rate = 1 << level
-        padding = tuple(rate * (size // 2) for size in conv.kernel_size)
-        return F.conv2d(x, conv.weight, conv.bias, 1, padding, rate)
+        return dilated_conv(conv, x, 1 << level)
 
     def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
         out: Tensor = norm(self.conv(conv, x, level - 1))
@@ -121,6 +147,12 @@ class Dilated:
 
     def pool(self, x: Tensor, level: int) -> Tensor:
         return x
+
+
+def dilated_conv(conv: nn.Conv2d, x: Tensor, rate: int) -> Tensor:
+    """Apply a convolution with stride 1 and dilation `rate`, zero-padded to the same size, whatever its own are."""
+    padding = tuple(rate * (size // 2) for size in conv.kernel_size)
+    return F.conv2d(x, conv.weight, conv.bias, 1, padding, rate)
 
 
 def _stride_one(conv: nn.Conv2d, x: Tensor) -> Tensor:

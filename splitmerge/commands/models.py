@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "List the networks that can be trained and exported, with their parameter counts."
+HELP = "List the networks that can be trained and exported, with their parameter counts and options."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,10 +11,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from training.models import create_model, list_models
+    import torch
 
-    print(f"{'model':<12} {'parameters':>12}")
+    from training.models import create_model, list_models, network_named
+
+    print(f"{'model':<20} {'parameters':>12}  options, as in NAME,option=value")
     for name in list_models():
-        model = create_model(name, arguments.classes, arguments.width)
-        print(f"{name:<12} {sum(p.numel() for p in model.parameters()):>12,}")
+        with torch.device("meta"):  # shapes alone: no weights are drawn
+            model = create_model(name, arguments.classes, arguments.width)
+        options = ", ".join(network_named(name).options)
+        print(f"{name:<20} {sum(p.numel() for p in model.parameters()):>12,}  {options}".rstrip())
     return 0

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitmerge.labels import IGNORE
+from training.networks.options import Options
 
 __all__ = ["Network", "SegmentationNet", "Settings", "cross_entropy", "pad_to_stride", "resize"]
 
@@ -18,6 +19,9 @@ class SegmentationNet(nn.Module):
     network computes `padded_logits`, which is what export traces; a training that wants more than cross entropy on the
     logits has a `loss` of its own. `width` is the channels of the first stage.
     """
+
+    backbone_names: tuple[str, ...] = ()
+    """The modules that are a torchvision classifier's, under its names."""
 
     def __init__(self, num_classes: int, width: int, stride: int) -> None:
         super().__init__()
@@ -47,10 +51,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Network:
-    """An entry of a family's `NETWORKS`: how to build it from (number of classes, width), and how to train it."""
+    """An entry of a family's `NETWORKS`.
 
-    build: Callable[[int, int], SegmentationNet]
-    settings: Settings = field(default_factory=Settings)
+    `build` makes it from (number of classes, width) and the keywords that `options` reads, see
+    `training.networks.options`; `settings` say how to train it.
+    """
+
+    build: Callable[..., SegmentationNet]
+    settings: Settings = Settings()
+    options: Options = field(default_factory=dict)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fully convolutional networks on ResNets: the SMP paper's baselines (section 4.1)."""
+"""Fully convolutional networks on ResNets: the SMP paper's baselines (section 4.1), and dilated ones (FastFCN, 3.1)."""
 
 from functools import partial
 
@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from training.networks.base import Network, resize
 from training.networks.resnet import DEPTHS, ResNet
-from training.reduction import STRIDE, Strided
+from training.reduction import STRIDE, Atrous, Strided
 
-__all__ = ["NETWORKS", "FCN8s", "FCN32s"]
+__all__ = ["NETWORKS", "DilatedFCN", "FCN8s", "FCN32s"]
 
 
 class FCN32s(ResNet):
@@ -38,5 +38,19 @@ class FCN8s(FCN32s):
         return resize(scores, x)
 
 
+class DilatedFCN(ResNet):
+    """FCN32s's weights, dilated in place of the reductions below an output stride of 8 or 16."""
+
+    def __init__(self, depth: int, output_stride: int, num_classes: int, width: int) -> None:
+        super().__init__(depth, num_classes, width, output_stride)
+        self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
+
+    def padded_logits(self, x: Tensor) -> Tensor:
+        return resize(self.classifier(self.features(x, Atrous(self.stride))[-1]), x)
+
+
 NETWORKS = {f"fcn32s-{depth}": Network(partial(FCN32s, depth)) for depth in DEPTHS}
 NETWORKS |= {f"fcn8s-{depth}": Network(partial(FCN8s, depth)) for depth in DEPTHS}
+NETWORKS |= {
+    f"dilatedfcn{stride}-{depth}": Network(partial(DilatedFCN, depth, stride)) for stride in (8, 16) for depth in DEPTHS
+}

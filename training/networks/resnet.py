@@ -75,6 +75,8 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 class ResNet(SegmentationNet):
     """The convolutional part. `width` is the channels of the first stage: 64 in the paper, fewer for small versions."""
 
+    backbone_names = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+
     def __init__(self, depth: int, num_classes: int, width: int, stride: int) -> None:
         super().__init__(num_classes, width, stride)
         block, counts = DEPTHS[depth]
@@ -96,12 +98,12 @@ class ResNet(SegmentationNet):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, x: Tensor, reduction: Reduction) -> list[Tensor]:
-        """Outputs of layer1 to layer4 for normalised images `[N,3,H,W]`."""
+    def features(self, x: Tensor, reduction: Reduction, stages: int = 4) -> list[Tensor]:
+        """Outputs of layer1 to layer4, or of the first `stages` of them, for normalised images `[N,3,H,W]`."""
         x = F.relu(reduction.reducing_conv(self.conv1, self.bn1, x, 1))
         x = reduction.pool(x, 2)
         outputs = []
-        for blocks in (self.layer1, self.layer2, self.layer3, self.layer4):
+        for blocks in (self.layer1, self.layer2, self.layer3, self.layer4)[:stages]:
             assert isinstance(blocks, nn.ModuleList)
             for block in blocks:
                 x = block(x, reduction)
