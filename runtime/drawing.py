@@ -40,7 +40,7 @@ class Overlay:
         cv2.dilate(labels, self._cross, self._highest)
         edges = cv2.compare(labels, self._highest, cv2.CMP_NE)
         cv2.add(self._paint, self._light, self._paint, edges)
-        np.copyto(out, cv2.addWeighted(frame_bgr, 1 - self._alpha, self._paint, self._alpha, 0))
+        cv2.addWeighted(frame_bgr, 1 - self._alpha, self._paint, self._alpha, 0, dst=out)
 
 
 def put_text(image: Image, text: str, x: int, baseline: int, height: int, colour: Colour = INK) -> None:
