@@ -39,6 +39,7 @@ from training.metrics import mean_iou
 from training.models import create_model, network_named
 from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
+from training.recompute import set_checkpointing
 from training.reduction import STRIDE
 
 __all__ = ["TrainConfig", "train"]
@@ -51,7 +52,8 @@ class TrainConfig:
     `size` (height, width), `images` and `validation_images` say how much of a rendered data set was drawn.
 
     `stride` is a Split-Merge Pooling network's training stride: one pixel of each window of that many squared is learnt
-    from (`training.networks.smp.SMP`). Other networks ignore it.
+    from (`training.networks.smp.SMP`). Other networks ignore it. `checkpointing` is a plan of `training.recompute`; it
+    changes memory and time and no number, so that a training may go on with another.
     """
 
     model: str = "smp18"
@@ -69,6 +71,7 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 1_000
     save_every: int = 500
+    checkpointing: str = "off"
 
     def __post_init__(self) -> None:
         """Raises InputError for what cannot be, before any image is drawn."""
@@ -80,6 +83,9 @@ class TrainConfig:
             raise InputError(f"A learning rate of {self.lr} cannot be: choose a number above 0.")
         if self.crop[0] % STRIDE or self.crop[1] % STRIDE or min(self.crop) < STRIDE:
             raise InputError(f"The crop {self.crop[0]}x{self.crop[1]} must be a multiple of {STRIDE} on both sides.")
+        if self.checkpointing != "off":
+            with torch.device("meta"):  # its structure alone
+                set_checkpointing(create_model(self.model, len(CITYSCAPES), self.width), self.checkpointing)
 
 
 @dataclass
@@ -144,6 +150,7 @@ def _check_fits(config: TrainConfig, index: int, labels: NDArray[np.uint8]) -> N
 def _begin(config: TrainConfig, out: Path) -> _State:
     torch.manual_seed(config.seed)
     model = create_model(config.model, len(CITYSCAPES), config.width)
+    set_checkpointing(model, config.checkpointing)
     # Measured: a step is 1.6 times faster on the CPU. (PyTorch's own types leave this form of `to` out.)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -164,7 +171,8 @@ def _resume(config: TrainConfig, state: _State, path: Path) -> None:
         raise CheckpointError(
             f"{path} cannot be resumed from ({type(error).__name__}): delete it to start anew."
         ) from None
-    differing = [name for name, value in asdict(config).items() if config_then.get(name) != value]
+    wanted = {name: value for name, value in asdict(config).items() if name != "checkpointing"}
+    differing = [name for name, value in wanted.items() if config_then.get(name) != value]
     if differing:
         name = differing[0]
         raise InputError(

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from splitmerge.errors import CheckpointError, InputError
-from training.networks import deeplab, fastfcn, fcn, smp
+from training.networks import deeplab, fastfcn, fcn, ldn, smp
 from training.networks.base import Network, SegmentationNet
 from training.networks.options import options_from_text
 
@@ -18,6 +18,7 @@ _NETWORKS: Mapping[str, Network] = {
     **fcn.NETWORKS,
     **deeplab.NETWORKS,
     **fastfcn.NETWORKS,
+    **ldn.NETWORKS,
 }
 
 
@@ -57,7 +58,8 @@ def load_backbone(model: SegmentationNet, state: Mapping[str, Tensor]) -> None:
     Raises CheckpointError where names or shapes are another network's.
     """
     own = {name: value.shape for name, value in model.state_dict().items() if _first(name) in model.backbone_names}
-    given = {name: value.shape for name, value in state.items() if _first(name) not in ("fc", "classifier")}
+    left_out = ("fc.", "classifier.", *model.backbone_leaves_out)
+    given = {name: value.shape for name, value in state.items() if not name.startswith(left_out)}
     wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
     if wrong:
         name = wrong[0]

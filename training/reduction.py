@@ -36,11 +36,14 @@ class Reduction(Protocol):
         """Apply convolution and batch norm, going from `level - 1` to `level`."""
 
     def pool(self, x: Tensor, level: int) -> Tensor:
-        """Reduce without a convolution, going from `level - 1` to `level`."""
+        """Reduce without a convolution, where the original takes the maximum, going from `level - 1` to `level`."""
+
+    def mean_pool(self, x: Tensor, level: int) -> Tensor:
+        """Reduce without a convolution, where the original takes the mean, going from `level - 1` to `level`."""
 
 
 class Strided:
-    """The original: stride-2 convolutions, and max pooling 3x3 with stride 2."""
+    """The original: stride-2 convolutions, max pooling 3x3 with stride 2, and average pooling 2x2."""
 
     def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
         return _stride_one(conv, x)
@@ -51,6 +54,9 @@ class Strided:
 
     def pool(self, x: Tensor, level: int) -> Tensor:
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+
+    def mean_pool(self, x: Tensor, level: int) -> Tensor:
+        return F.avg_pool2d(x, 2)
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class Atrous:
 
     def pool(self, x: Tensor, level: int) -> Tensor:
         return Strided().pool(x, level)
+
+    def mean_pool(self, x: Tensor, level: int) -> Tensor:
+        return x if 1 << level > self.output_stride else Strided().mean_pool(x, level)
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,9 @@ class SplitMerge:
         offset = self.offsets[level - 1]
         return split_pool(x) if offset is None else shrink_pool(x, offset)
 
+    def mean_pool(self, x: Tensor, level: int) -> Tensor:
+        return self.pool(x, level)
+
     def merge(self, x: Tensor) -> Tensor:
         """Undo all splits, the last one first."""
         for offset in self.offsets:
@@ -146,6 +158,9 @@ class Dilated:
         return out
 
     def pool(self, x: Tensor, level: int) -> Tensor:
+        return x
+
+    def mean_pool(self, x: Tensor, level: int) -> Tensor:
         return x
 
 

@@ -25,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weight-decay", type=float, help="decay of the convolutions' weights; by default the network's own"
     )
+    parser.add_argument(
+        "--checkpointing",
+        nargs="?",
+        const="full",
+        default="off",
+        help="save memory by computing activations again: full, units, blocks, cat-1x1, 3x3, cat-1x1-and-3x3 or off",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and shrink offsets")
     parser.add_argument("--validate-every", type=int, default=2000, help="steps between validations")
     parser.add_argument("--cache", type=Path, default=Path("build/cache"), help="where drawn images are kept")
@@ -52,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         weight_decay=settings.weight_decay if arguments.weight_decay is None else arguments.weight_decay,
         seed=arguments.seed,
         validate_every=arguments.validate_every,
+        checkpointing=arguments.checkpointing,
     )
     images, validation = training_sets(
         arguments.data, arguments.size, arguments.images, arguments.validation_images, arguments.cache

@@ -75,6 +75,34 @@ def test_resuming_takes_the_steps_of_an_uninterrupted_run(
         assert all(torch.equal(whole[key], halves[key]) for key in whole)
 
 
+def test_checkpointing_takes_the_same_steps_and_may_change_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, model="ldn121-64-4", width=2, batch=2, steps=4, validate_every=2)
+    images, validation = toy_set(3, 1), toy_set(1, 2)
+    train(config, images, validation, tmp_path / "plain")
+    full, step = replace(config, checkpointing="full"), training.loop._step
+
+    def killed(config, state, images):  # type: ignore[no-untyped-def]
+        if state.step == 2:
+            raise RuntimeError("out of memory")
+        return step(config, state, images)
+
+    monkeypatch.setattr(training.loop, "_step", killed)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, images, validation, tmp_path / "other")
+    monkeypatch.undo()
+    train(full, images, validation, tmp_path / "other")
+    plain, other = (load_file(tmp_path / name / "last.safetensors") for name in ("plain", "other"))
+    assert all(torch.equal(plain[key], other[key]) for key in plain)
+    assert json.loads((tmp_path / "other" / "config.json").read_text())["checkpointing"] == "full"
+
+
+def test_checkpointing_that_saves_nothing_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="save nothing in SMPResNet"):
+        replace(CONFIG, checkpointing="blocks")
+
+
 def test_ctrl_c_leaves_a_state_to_resume_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a step, where batch norm has already changed: the step is finished and then saved."""
     images, validation = toy_set(5, 1), toy_set(2, 2)

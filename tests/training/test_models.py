@@ -194,9 +194,14 @@ def test_models_that_cannot_be(arguments, words: str) -> None:  # type: ignore[n
 def test_names() -> None:
     depths = (18, 34, 50, 101)
     names = list_models()
-    assert names[:12] == [f"{family}{d}" for family in ("smp", "fcn32s-", "fcn8s-") for d in depths]
+    families = [f"{family}{d}" for family in ("smp", "fcn32s-", "fcn8s-") for d in depths]
+    assert [name for name in names if name in families] == families
     assert len(names) == len(set(names))
     assert {"dilatedfcn8-18", "deeplabv3-101", "deeplabv3-block7-50", "fastfcn-encnet-50", "pspnet-101"} <= set(names)
+    assert {"smp-dn121", "dn121-32", "ddn121-8", "lddn121-16-4", "lrn101-32-4", "dpn68-32-4"} <= set(names)
+    assert {f"ldn{d}-{form}" for d in (121, 161, 169) for form in ("128-4", "64-4", "32-4", "32-2", "16-2")} <= set(
+        names
+    )
 
 
 @pytest.mark.parametrize(

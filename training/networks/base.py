@@ -22,6 +22,8 @@ class SegmentationNet(nn.Module):
 
     backbone_names: tuple[str, ...] = ()
     """The modules that are a torchvision classifier's, under its names."""
+    backbone_leaves_out: tuple[str, ...] = ()
+    """The modules of that classifier, besides its last layer, that the network has no use for."""
 
     def __init__(self, num_classes: int, width: int, stride: int) -> None:
         super().__init__()

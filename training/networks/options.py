@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from splitmerge.errors import InputError
 
-__all__ = ["Options", "integers", "one_of", "options_from_text"]
+__all__ = ["Options", "integers", "one_of", "one_word", "options_from_text", "yes_or_no"]
 
 Options = Mapping[str, Callable[[str], object]]
 
@@ -27,6 +27,22 @@ def one_of(*numbers: int) -> Callable[[str], int]:
 def integers(text: str) -> tuple[int, ...]:
     """Reads `1.2.4`: whole numbers with dots between them."""
     return tuple(map(int, text.split(".")))
+
+
+def one_word(*words: str) -> Callable[[str], str]:
+    """A reader of one of these words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"choose one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def yes_or_no(text: str) -> bool:
+    """Reads `yes` or `no`."""
+    return one_word("yes", "no")(text) == "yes"
 
 
 def options_from_text(name: str, texts: list[str], known: Options) -> dict[str, object]:

@@ -8,15 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.networks.base import SegmentationNet
+from training.recompute import Recomputing
 from training.reduction import Reduction
 
 __all__ = ["DEPTHS", "ResNet"]
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Recomputing):
     """Two 3x3 convolutions (ResNet-18 and -34)."""
 
     expansion = 1
+    segments = frozenset({"unit"})
 
     def __init__(self, inputs: int, channels: int, level: int, reduces: bool) -> None:
         super().__init__()
@@ -28,6 +30,9 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(inputs, channels, reduces)
 
     def forward(self, x: Tensor, reduction: Reduction) -> Tensor:
+        return self.segment("unit", lambda x: self._block(x, reduction), x)
+
+    def _block(self, x: Tensor, reduction: Reduction) -> Tensor:
         if self.reduces:
             out = F.relu(reduction.reducing_conv(self.conv1, self.bn1, x, self.level))
         else:
@@ -36,10 +41,11 @@ class BasicBlock(nn.Module):
         return F.relu(out + _shortcut_of(self, x, reduction))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Recomputing):
     """1x1, 3x3 and 1x1 convolution (ResNet-50 and -101)."""
 
     expansion = 4
+    segments = frozenset({"unit"})
 
     def __init__(self, inputs: int, channels: int, level: int, reduces: bool) -> None:
         super().__init__()
@@ -54,6 +60,9 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(inputs, outputs, reduces)
 
     def forward(self, x: Tensor, reduction: Reduction) -> Tensor:
+        return self.segment("unit", lambda x: self._block(x, reduction), x)
+
+    def _block(self, x: Tensor, reduction: Reduction) -> Tensor:
         before = self.level - 1 if self.reduces else self.level
         out = F.relu(self.bn1(reduction.conv(self.conv1, x, before)))
         if self.reduces:

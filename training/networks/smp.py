@@ -1,5 +1,6 @@
 """Split-Merge Pooling networks (SMP paper, sections 3 and 4.1)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ from torch import Tensor, nn
 
 from training.layers import Offset, expand_pool
 from training.networks.base import Network, SegmentationNet, cross_entropy, pad_to_stride
+from training.networks.densenet import DenseFeatures
 from training.networks.resnet import DEPTHS, ResNet
 from training.reduction import STRIDE, Dilated, Reduction, SplitMerge
 
-__all__ = ["NETWORKS", "SMP", "SMPResNet", "Sampled"]
+__all__ = ["NETWORKS", "SMP", "SMPDenseNet", "SMPResNet", "Sampled"]
 
 
 class Sampled(NamedTuple):
@@ -30,18 +32,16 @@ class SMP(SegmentationNet):
     `model.sample(x)` the same logits without the zeros. A training stride of 32 shrinks at all five levels (the paper's
     form, at the strided network's cost); 16 splits at the last one instead, for four times the pixels to learn from.
 
-    A backbone goes before it among a class's bases: it has `features(x, reduction)`, whose last item the `classifier`
-    reads, and `stage_channels`, the channels of the items.
+    A backbone goes before it among a class's bases, or is its `features`: `features(x, reduction)` gives the stages in
+    the batches and sizes that `reduction` leaves them in, the last of which the `classifier` reads. `stage_channels`
+    are the channels of the stages.
     """
 
     generator: torch.Generator | None = None
     training_stride: int = STRIDE
     classifier: nn.Module
     stage_channels: list[int]
-
-    def features(self, x: Tensor, reduction: Reduction) -> list[Tensor]:
-        """The backbone's stages, in the batches and sizes that `reduction` leaves them in."""
-        raise NotImplementedError
+    features: Callable[..., list[Tensor]]
 
     def padded_logits(self, x: Tensor) -> Tensor:
         if self.training:
@@ -87,4 +87,17 @@ class SMPResNet(ResNet, SMP):
         self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
 
 
+class SMPDenseNet(SMP):
+    """A DenseNet whose five reductions are pooled apart: two of the stem, and the transitions' average poolings."""
+
+    backbone_names = ("features",)
+
+    def __init__(self, depth: int, num_classes: int, width: int) -> None:
+        super().__init__(num_classes, width, STRIDE)
+        self.features = DenseFeatures(depth, width, last_norm=True)
+        self.stage_channels = self.features.channels
+        self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
+
+
 NETWORKS = {f"smp{depth}": Network(partial(SMPResNet, depth)) for depth in DEPTHS}
+NETWORKS |= {"smp-dn121": Network(partial(SMPDenseNet, 121))}
