@@ -65,8 +65,8 @@ compare: setup   ## engine against the PyTorch reference and the truth, over IMA
 bench: setup     ## peak memory and time, whole graph against streamed split batches
 	$(SPLITMERGE) bench --json build/streaming.json
 
-test: setup-test ## everything but what is marked slow
-	$(PY) -m pytest
+test: setup-test ## everything but what is marked slow; where a program is missing that pip has not, tests skip (.ci/install)
+	$(PY) -m pytest $(PYTEST)
 
 test-slow: setup-test  ## what is marked slow
 	$(PY) -m pytest -m slow
