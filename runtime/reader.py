@@ -1,7 +1,9 @@
 """A thread that reads one connection, is watched while it does, and can be left behind while it hangs."""
 
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +14,10 @@ from runtime.connection import Connection
 from splitmerge.errors import SplitmergeError
 
 __all__ = ["Captured", "Lost", "Reader"]
+
+PARTING_S = 3.0
+"""Seconds that the process waits at its end for readers that still read: more than a frame takes, and more than FFmpeg
+is slower than the watchdog to give up (`runtime.connection.SLACK_S`)."""
 
 
 class Lost(Exception):
@@ -53,6 +59,7 @@ class Reader:
         self._opened = self._ended = self._abandoned = False
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        _readers.add(self)
         self.thread.start()
 
     def next(self, stall_s: float, open_s: float) -> Captured | None:
@@ -120,3 +127,20 @@ class Reader:
                 self.skipped += self._waiting is not None
                 self._waiting, self._reading_since = captured, time.perf_counter()
                 self._changed.notify_all()
+
+
+_readers: "weakref.WeakSet[Reader]" = weakref.WeakSet()
+
+
+def _see_off() -> None:
+    # A decoder that comes back into an interpreter that is being taken down aborts the process: the run is done, its
+    # exit code would be 134. (Not the run's own end: a source that is given up must not hold up its outputs.)
+    end = time.monotonic() + PARTING_S
+    readers = list(_readers)
+    for reader in readers:
+        reader.abandon()
+    for reader in readers:
+        reader.thread.join(max(0.0, end - time.monotonic()))
+
+
+atexit.register(_see_off)
