@@ -21,6 +21,7 @@ from runtime import connection
 from runtime.connection import Connection
 from runtime.frames import Events, SourceFrame, checked_size, resized
 from runtime.reader import Captured, Lost, Reader
+from runtime.source_clock import SourceClock
 from splitmerge.errors import InputError
 
 __all__ = ["Limits", "LiveSource"]
@@ -77,8 +78,7 @@ class LiveSource:
         self.fps, self.frame_count, self.missing_frames = self._reader.fps, self._reader.frame_count, 0
         self._before = 0  # frames of earlier connections
         self._attempts = 0  # of the present outage
-        self._began, self._time_s = first.captured_at, -1.0
-        self._shift_s: float | None = 0.0  # from the connection's clock to this source's; None before its first frame
+        self._clock = SourceClock(first.captured_at)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         try:
@@ -105,17 +105,11 @@ class LiveSource:
                 captured = self._lost(why)
 
     def _source_frame(self, captured: Captured) -> SourceFrame:
-        elapsed = captured.captured_at - self._began
-        own = elapsed if captured.position_s is None else captured.position_s
-        if self._shift_s is None:
-            self._shift_s = max(elapsed, self._time_s) - own
-        # Some clocks stand still or jump back; a record's times must not.
-        self._time_s = max(own + self._shift_s, self._time_s + 0.001)
         size = (captured.frame_bgr.shape[0], captured.frame_bgr.shape[1])
         self.events.saw(size)
         return SourceFrame(
             index=self._before + captured.number,
-            time_s=round(self._time_s, 6),
+            time_s=self._clock.time_s(captured.position_s, captured.captured_at),
             frame_bgr=resized(captured.frame_bgr, self.size),
             captured_at=captured.captured_at if self.live else None,
             scaled=size != self.size,
@@ -177,7 +171,7 @@ class LiveSource:
         except (Lost, InputError):
             self._leave()
             raise
-        self._shift_s = None
+        self._clock.interrupt()
         return captured
 
     def _pause(self, seconds: float) -> None:
