@@ -20,7 +20,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--nothing-missing",
         action="store_true",
-        help="a test that is skipped counts as failed, unless it is hardware that is missing (.ci/install brings the rest)",
+        help="a skipped test counts as failed, unless hardware is missing (.ci/install brings all else)",
     )
 
 
