@@ -26,7 +26,7 @@ from engines.backends import choose_backend_to_run
 from engines.interface import Device, Engine
 from engines.load import load_engine, open_device
 from runtime.lane import Labels, Lane
-from runtime.memory import Memories
+from runtime.memory import Memories, Newer
 from runtime.schedule import DEFAULT_CONTEXTS, DENSITIES, chunks, split_batch_order
 from runtime.stream import FrameStats, Stream, Whole
 from runtime.turns import Turns
@@ -184,20 +184,29 @@ class Executor:
         return self.measure(frame_bgr)[0]
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+        self,
+        frame_bgr: NDArray[np.uint8],
+        until: float | None = None,
+        source: Memories | None = None,
+        newer: Newer | None = None,
     ) -> tuple[Labels, FrameStats]:
         """`segment`, and what it took.
 
         With `until`, a time of `time.perf_counter`, no split batch is begun that would not be done by then, but for the
         first; pixels that are missing take the nearest one's label, and the next frame goes on with others. `source`
-        is whose frame it is (`runtime.share.Share` gives it); callers without one are a source together.
+        is whose frame it is (`runtime.share.Share` gives it); callers without one are a source together. `newer` is
+        asked once the frame's turn has come for another one to compute in its stead.
         """
         _check_frame(frame_bgr, self.package.manifest.input)
         source = source or self._own
         asked = time.perf_counter()
         with self._turns.turn(source) as stream:
             waited_s = time.perf_counter() - asked
-            labels, stats = stream.segment(frame_bgr, source.until(until, waited_s), source)
+            until = source.until(until, waited_s)
+            if newer is not None and (instead := newer()):
+                frame_bgr, until = instead
+                _check_frame(frame_bgr, self.package.manifest.input)
+            labels, stats = stream.segment(frame_bgr, until, source)
         return labels, replace(stats, waited_ms=1e3 * waited_s, lost=self._not_told(stats.lost))
 
     def _not_told(self, lost: tuple[str, ...]) -> tuple[str, ...]:

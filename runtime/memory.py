@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from runtime.partial import Mosaic, Scene
 from splitmerge.package import Cut
 
-__all__ = ["Memories", "Memory"]
+__all__ = ["Memories", "Memory", "Newer"]
+
+Newer = Callable[[], tuple[NDArray[np.uint8], float | None] | None]
+"""A source's newest frame uint8 [H,W,3], if it is newer than the one that waited for its turn, and its deadline."""
 
 
 class Memory:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.executor import Executor
 from runtime.lane import Labels
-from runtime.memory import Memories
+from runtime.memory import Memories, Newer
 from runtime.stream import FrameStats
 from runtime.turns import Turns
 from splitmerge.errors import EngineError
@@ -58,7 +58,11 @@ class FrameShards:
         return self.measure(frame_bgr)[0]
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+        self,
+        frame_bgr: NDArray[np.uint8],
+        until: float | None = None,
+        source: Memories | None = None,
+        newer: Newer | None = None,
     ) -> tuple[Labels, FrameStats]:
         """`Executor.measure`. Raises EngineError where the last device fails."""
         lost: tuple[str, ...] = ()
@@ -67,9 +71,12 @@ class FrameShards:
         while True:
             asked = time.perf_counter()
             with self._turns.turn(source) as executor:
-                waited_s += time.perf_counter() - asked
+                now_s = time.perf_counter() - asked
+                waited_s, until = waited_s + now_s, source.until(until, now_s)
+                if newer is not None and (instead := newer()):
+                    frame_bgr, until = instead
                 try:
-                    labels, stats = executor.measure(frame_bgr, source.until(until, waited_s), source)
+                    labels, stats = executor.measure(frame_bgr, until, source)
                 except EngineError as error:
                     if not self._drop(executor):
                         raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.memory import Memories
+from runtime.memory import Memories, Newer
 
 if TYPE_CHECKING:
     from runtime.stream import FrameStats
@@ -23,7 +23,11 @@ class Shared(Protocol):
     parallel: int
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None, source: Memories | None = None
+        self,
+        frame_bgr: NDArray[np.uint8],
+        until: float | None = None,
+        source: Memories | None = None,
+        newer: Newer | None = None,
     ) -> tuple[NDArray[np.uint8], "FrameStats"]: ...
 
 
@@ -42,11 +46,11 @@ class Share:
         return self.measure(frame_bgr)[0]
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, newer: Newer | None = None
     ) -> tuple[NDArray[np.uint8], "FrameStats"]:
         """`Executor.measure` of this source's next frame. Raises KeyboardInterrupt after `stop`."""
         self.check()
-        return self._segmenter.measure(frame_bgr, until, self._source)
+        return self._segmenter.measure(frame_bgr, until, self._source, newer)
 
     def stop(self) -> None:
         """End the run that uses this, from another thread, as Ctrl-C would, of which only the main thread hears."""

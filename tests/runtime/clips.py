@@ -72,7 +72,7 @@ class Threshold:
     parallel = 1
     facts = {"backend": "onnxruntime", "precision": "fp32", "contexts": 2, "chunk": 1, "devices": [0]}  # noqa: RUF012
 
-    def measure(self, frame_bgr, until=None, source=None):
+    def measure(self, frame_bgr, until=None, source=None, newer=None):
         return self.segment(frame_bgr), FrameStats(0.25, 0.5, 16)
 
     def segment(self, frame_bgr):
