@@ -18,12 +18,14 @@ class Channel(Generic[T]):
     """At most `depth` items in flight; `put` waits for room and iterating waits for items.
 
     `close` ends the stream after what was put; `stop` ends it now, on both sides. `fullest` is the largest number of
-    items that ever waited: more than 0 means that the sides worked at the same time.
+    items that ever waited: more than 0 means that the sides worked at the same time. `replaced` counts what `newer`
+    gave another item for.
     """
 
     def __init__(self, depth: int) -> None:
-        self.depth, self.fullest = depth, 0
+        self.depth, self.fullest, self.replaced = depth, 0, 0
         self._items: deque[T] = deque()
+        self._last: T | None = None
         self._changed = threading.Condition()
         self._closed = self._stopped = False
 
@@ -53,6 +55,21 @@ class Channel(Generic[T]):
             self._changed.notify_all()
             return dropped
 
+    def newer(self, than: T) -> T | None:
+        """An item that waits, to be used in the stead of `than`, if that is the last one that was got; otherwise None,
+        so that nothing overtakes what another thread got meanwhile.
+        """
+        with self._changed:
+            if self._stopped or not self._items or self._last is not than:
+                return None
+            self.replaced += 1
+            return self._got()
+
+    def _got(self) -> T:
+        self._last = self._items.popleft()
+        self._changed.notify_all()
+        return self._last
+
     def __len__(self) -> int:
         """How many items wait; those of a stopped channel are never got."""
         with self._changed:
@@ -66,8 +83,7 @@ class Channel(Generic[T]):
                     raise Stopped
                 if not self._items:
                     return
-                item = self._items.popleft()
-                self._changed.notify_all()
+                item = self._got()
             yield item
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from runtime.ages import Ages
 from runtime.channel import Channel, Stopped
 from runtime.frames import resized as _resized
+from runtime.memory import Newer
 from runtime.ordered import in_order
 from runtime.relay import relay
 from runtime.sinks import Result, Sink
@@ -49,14 +50,18 @@ class Segmenter(Protocol):
 
 class MeasuredSegmenter(Segmenter, Protocol):
     """A segmenter that says what was computed and how long it took, and may be called by `parallel` threads at once:
-    runtime.executor.Executor and runtime.shards.FrameShards.
+    runtime.executor.Executor, runtime.shards.FrameShards, and a source's runtime.share.Share of one of them.
     """
 
     parallel: int
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None
-    ) -> tuple[NDArray[np.uint8], "FrameStats"]: ...
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, *, newer: Newer | None = None
+    ) -> tuple[NDArray[np.uint8], "FrameStats"]:
+        """`newer` is of a live source: where others' frames are computed first, it is asked when this one's turn has
+        come, for what has been captured since.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,9 +138,23 @@ class _Run:
 
     def label(self, item: _Decoded) -> Result:
         began = time.perf_counter()
-        captured_at = item.frame.captured_at
-        until = (captured_at or began) + self.deadline_ms / 1e3 if self.deadline_ms else None
-        labels, stats = self.segmenter.measure(_resized(item.input_bgr, self.size), until)
+
+        def until() -> float | None:
+            return (item.frame.captured_at or began) + self.deadline_ms / 1e3 if self.deadline_ms else None
+
+        def newer() -> tuple[NDArray[np.uint8], float | None] | None:
+            nonlocal item
+            instead = self.decoded.newer(item)
+            if instead is None:
+                return None
+            item = instead
+            return _resized(item.input_bgr, self.size), until()
+
+        input_bgr = _resized(item.input_bgr, self.size)
+        if self.source.live:
+            labels, stats = self.segmenter.measure(input_bgr, until(), newer=newer)
+        else:
+            labels, stats = self.segmenter.measure(input_bgr, until())
         now = time.perf_counter()
         latency_ms, compute_ms = 1000 * (now - item.ready_at), 1000 * (now - began) - stats.waited_ms
         other_size = item.frame.scaled or self.source.size != self.size
@@ -205,7 +224,7 @@ def run_pipeline(
         began = time.perf_counter()
         _run_stages(run, limit)
         seconds = time.perf_counter() - began
-        freshness = Freshness(run.skipped + len(run.decoded), run.unwritten, run.ages.facts)
+        freshness = Freshness(run.skipped + run.decoded.replaced + len(run.decoded), run.unwritten, run.ages.facts)
         return Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost, freshness)
 
 

@@ -46,7 +46,7 @@ class Share:
         return self.measure(frame_bgr)[0]
 
     def measure(
-        self, frame_bgr: NDArray[np.uint8], until: float | None = None, newer: Newer | None = None
+        self, frame_bgr: NDArray[np.uint8], until: float | None = None, *, newer: Newer | None = None
     ) -> tuple[NDArray[np.uint8], "FrameStats"]:
         """`Executor.measure` of this source's next frame. Raises KeyboardInterrupt after `stop`."""
         self.check()

@@ -227,7 +227,7 @@ def test_a_deadline_counts_from_capture():
     given = []
 
     class Watched(Threshold):
-        def measure(self, frame_bgr, until=None):
+        def measure(self, frame_bgr, until=None, **more):
             given.append(until)
             return super().measure(frame_bgr, until)
 

@@ -3,10 +3,12 @@
 import itertools
 import json
 import os
+import queue
 import re
 import signal
 import socket
 import threading
+import time
 import urllib.request
 
 import cv2
@@ -16,15 +18,19 @@ from clips import SIZE, Threshold, names, number_of, numbered_frame, write_clip,
 from prometheus_client.parser import text_string_to_metric_families
 from senders import Camera, numbered_parts, wait_for
 from small_package import make_package
+from test_live import check_sums
 
 import runtime.stream
 import splitmerge.commands.run
 from engines.build import build_engines
+from runtime.channel import Channel
 from runtime.executor import Executor
+from runtime.frames import Events
+from runtime.pipeline import run_pipeline
 from runtime.several import side_by_side
 from runtime.shards import FrameShards
 from runtime.share import Share
-from runtime.sources import silence_decoder
+from runtime.sources import SourceFrame, open_source, silence_decoder
 from splitmerge.cli import main
 from splitmerge.errors import EngineError, InputError
 
@@ -327,6 +333,109 @@ def test_waiting_for_a_turn_counts_for_a_live_source_only(real, monkeypatch, liv
         waiting.join(20)
     assert stats[0].waited_ms > 0
     assert given == [pytest.approx(until if live else until + stats[0].waited_ms / 1e3, abs=1e-4)]
+
+
+class Fed:
+    """A live source of numbered frames, each when it is told to come."""
+
+    name, paths, size, fps, frame_count, missing_frames, live = "fed", (), (45, 70), 10.0, None, 0, True
+
+    def __init__(self):
+        self.events, self.coming, self.asked = Events(), queue.SimpleQueue(), 0
+
+    def feed(self, frames):
+        for _ in range(frames):
+            self.coming.put(True)
+
+    def close(self):
+        self.coming.put(False)
+
+    def __iter__(self):
+        for index in itertools.count():
+            self.asked += 1
+            if not self.coming.get():
+                return
+            self.events.captured += 1
+            yield SourceFrame(index, index / 10, numbered_frame(index, self.size), time.perf_counter())
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_live_frame_that_waited_gives_way_to_the_newest(real, monkeypatch, sharded):
+    """Another source is at work when frame 0 comes, and still when 1, 2, 3 do: 3 is computed, by its own deadline."""
+    source, results, given = Fed(), [], []
+    compute = runtime.stream.Stream.segment
+
+    def segment(self, frame_bgr, until, of):
+        given.append((number_of(frame_bgr), until))
+        return compute(self, frame_bgr, None, of)
+
+    monkeypatch.setattr(runtime.stream.Stream, "segment", segment)
+    with FrameShards([Executor(real)]) if sharded else Executor(real) as segmenter:
+        share = Share(segmenter, live=True)
+        arguments = source, share, [results.append], (45, 70), 2, False, 1e6
+        summaries = []
+        run = threading.Thread(target=lambda: summaries.append(run_pipeline(*arguments)))
+        with segmenter._turns.turn("another source"):
+            run.start()
+            source.feed(1)
+            wait_for(lambda: segmenter._turns._waiting)
+            source.feed(3)
+            wait_for(lambda: source.asked == 5)  # all four were handed on
+        wait_for(lambda: len(results) == 1)
+        source.feed(1)
+        run.join(20)
+    assert [number_of(result.frame.frame_bgr) for result in results] == [result.frame.index for result in results]
+    assert [result.frame.index for result in results] == [3, 4]
+    assert [number for number, _ in given] == [3, 4]
+    assert [until for _, until in given] == [pytest.approx(r.frame.captured_at + 1e3) for r in results]
+    (summary,) = summaries
+    assert (summary.captured, summary.frames, summary.dropped) == (5, 2, 3)
+
+
+def test_a_newer_frame_does_not_overtake_what_another_thread_has():
+    channel = Channel(1)
+    channel.put("a")
+    items = iter(channel)
+    assert next(items) == "a" and channel.newer("a") is None
+    channel.put("b")
+    assert next(items) == "b"
+    channel.put("c")
+    assert channel.newer("a") is None and channel.newer("b") == "c" and channel.replaced == 1
+    channel.put("d")
+    channel.stop()
+    assert channel.newer("c") is None
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_camera_beside_a_file_is_kept_in_order_and_counted(real, in_flight):
+    """The file always has frames for the engine; every frame of the camera is accounted for, in order."""
+    results, others = [], []
+    with (
+        Camera(lambda: numbered_parts(itertools.count(), 0.004)) as camera,
+        Executor(real, in_flight=in_flight) as engine,
+    ):
+        clip = itertools.repeat(np.zeros((45, 70, 3), np.uint8))
+        end, file = threading.Event(), Share(engine)
+
+        def work():
+            for frame in clip:
+                if end.is_set():
+                    return
+                others.append(file.measure(frame)[1])
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        source = open_source(camera.url)
+        try:
+            summary = run_pipeline(source, Share(engine, live=True), [results.append], (45, 70), 60)
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join(20)
+    assert others and summary.frames == 60
+    check_sums(summary, results)
+    assert [number_of(result.frame.frame_bgr) for result in results] == [r.frame.index % 256 for r in results]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
