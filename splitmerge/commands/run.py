@@ -31,7 +31,8 @@ HELP = "Segment videos, folders of images, cameras or streams, frame by frame; s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", nargs="+", help=SOURCE_HELP)
+    several = "; several at once share the engine, and {source} in an output's path becomes the name of each"
+    parser.add_argument("source", metavar="SOURCE", nargs="+", help=SOURCE_HELP + several)
     parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
     parser.add_argument("--overlay", type=Path, help="video of the source with its labels blended over it")
     parser.add_argument("--alpha", type=float, default=0.55, help="the labels' share of the overlay, 0 to 1")
