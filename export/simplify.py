@@ -55,9 +55,9 @@ def set_weights(
 
 
 def fix_resize_sizes(model: ir.Model) -> None:
-    """Give every resize a constant scale, instead of sizes that PyTorch's exporter computes from the free batch.
+    """Give every resize a constant factor, instead of sizes that PyTorch's exporter computes from the free batch.
 
-    Where the scale is not a whole number, which ONNX would round on its own terms, the sizes of height and width stay.
+    (TensorRT-RTX 1.7 takes no sizes beside a free batch.)
     """
     for node in model.graph:
         if node.op_type == "Resize" and len(node.inputs) == 4 and node.inputs[3] and not is_constant(node.inputs[3]):
@@ -80,10 +80,15 @@ def _fix_size(graph: ir.Graph, node: ir.Node) -> None:
     value = node.inputs[0]
     assert value is not None
     before, after = sizes(value)[2:], sizes(node.outputs[0])[2:]
-    ratios = [large / small for small, large in zip(before, after, strict=True) if small and large]
-    if len(ratios) == 2 and all(ratio == int(ratio) for ratio in ratios):
+    factors = [_factor(small, large) for small, large in zip(before, after, strict=True) if small and large]
+    if len(factors) == 2:
         node.resize_inputs(3)
-        node.replace_input_with(2, constant(graph, f"{node.name}.scales", np.array([1, 1, *ratios], np.float32)))
-    else:
-        node.replace_input_with(3, constant(graph, f"{node.name}.sizes", np.array(after, np.int64)))
-        node.attributes.add(ir.AttrInt64s("axes", (2, 3)))
+        node.replace_input_with(2, constant(graph, f"{node.name}.scales", np.array([1, 1, *factors], np.float32)))
+
+
+def _factor(small: int, large: int) -> np.float32:
+    """The factor by which ONNX, which rounds down, makes `large` pixels of `small` ones."""
+    factor = np.float32(large / small)
+    while np.floor(np.float32(small) * factor) < large:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return factor

@@ -139,8 +139,7 @@ def _twins(one: ir.Node, other: ir.Node) -> bool:
 
 
 def _attributes(node: ir.Node) -> list[tuple[str, str]]:
-    left_out = {"axes"} if node.op_type == "Resize" else set()  # which go with sizes, where factors have none
-    return sorted((name, str(value.value)) for name, value in node.attributes.items() if name not in left_out)
+    return sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
 
 
 def _same_inputs(one: Sequence[ir.Value | None], other: Sequence[ir.Value | None]) -> bool:
