@@ -21,7 +21,7 @@ from training.models import create_model, list_models
 from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
 
-FAMILIES = {"smp18", "fcn8s-18", "dilatedfcn8-18", "deeplabv3-50", "fastfcn-encnet-50", "fastfcn-psp-50"}
+FAMILIES = {"smp18", "fcn8s-18", "dilatedfcn8-18", "deeplabv3-50", "fastfcn-encnet-50", "fastfcn-psp-50", "ldn121-64-4"}
 OTHERS = {"deeplabv3-50,output_stride=8", "deeplabv3-50,output_stride=32", "deeplabv3-block7-50,multi_grid=1.2.4"}
 CLASSES, WIDTH = CITYSCAPES, 2
 SIZE = (46, 70)  # which no stride divides

@@ -214,6 +214,7 @@ def test_a_dilated_network_holds_the_strided_ones_pixels(depth: int, output_stri
         torch.testing.assert_close(many[:, :, ::step, ::step], few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "dilate", "output_stride"), [(50, [False, True, True], 8), (101, [False] * 3, 32)])
 def test_backbones_are_torchvisions(depth: int, dilate: list[bool], output_stride: int) -> None:
     models = pytest.importorskip("torchvision.models", reason="pip install torchvision, where it fits PyTorch")
