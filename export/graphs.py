@@ -38,12 +38,12 @@ class Graphs:
 def contract_for(
     size: tuple[int, int], stride: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> InputContract:
-    """The input contract of frames of (height, width). Raises InputError for frames smaller than one window."""
+    """The input contract of frames of (height, width). Raises InputError for frames smaller than one stride."""
     height, width = size
     if height < stride or width < stride:
         raise InputError(
-            f"Frames of {height}x{width} are smaller than the {stride}x{stride} window that the network splits into "
-            f"batches: choose a size of {stride}x{stride} or more."
+            f"Frames of {height}x{width} are smaller than the {stride}x{stride} pixels that become one in the network: "
+            f"choose a size of {stride}x{stride} or more."
         )
     return InputContract(height, width, height + -height % stride, width + -width % stride, mean, std)
 

@@ -21,10 +21,10 @@ from training.models import create_model, list_models
 from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
 
-FAMILIES = {"smp18", "fcn8s-18", "dilatedfcn8-18", "deeplabv3-50", "fastfcn-encnet-50", "fastfcn-psp-50", "ldn121-64-4"}
+FAMILIES = {"smp18", "fcn8s-18", "dilatedfcn8-18", "deeplabv3-50", "fastfcn-encnet-50", "fastfcn-psp-50", "lrn18-32-4"}
 OTHERS = {"deeplabv3-50,output_stride=8", "deeplabv3-50,output_stride=32", "deeplabv3-block7-50,multi_grid=1.2.4"}
 CLASSES, WIDTH = CITYSCAPES, 2
-SIZE = (46, 70)  # which no stride divides
+SIZE, LARGE = (46, 70), (134, 140)  # which no stride divides; for strides above 32
 
 slow = pytest.mark.slow
 NAMES = [pytest.param(name, marks=() if name in FAMILIES else slow) for name in (*list_models(), *sorted(OTHERS))]
@@ -44,8 +44,9 @@ def package(name: str, tmp_path_factory: pytest.TempPathFactory) -> Package:
         for _ in range(3):
             model(torch.randn(2, 3, 64, 64))
     save_checkpoint(folder / "a.safetensors", model, name, CLASSES)
-    arguments = ["--checkpoint", str(folder / "a.safetensors"), "--size", "46x70", "--package", str(folder / "p")]
-    assert main(["export", *arguments]) == 0
+    height, width = SIZE if model.stride <= 32 else LARGE
+    arguments = ["--checkpoint", str(folder / "a.safetensors"), "--size", f"{height}x{width}"]
+    assert main(["export", *arguments, "--package", str(folder / "p")]) == 0
     return Package.open(folder / "p")
 
 
@@ -89,7 +90,8 @@ class TestNetwork:
     def test_it_is_exported_built_run_and_compared(self, package: Package, tmp_path: Path) -> None:
         folder, clip = str(package.folder), str(tmp_path / "drive.mp4")
         assert main(["build", "--package", folder, "--backend", "onnxruntime"]) == 0
-        assert main(["data", "render", "drive", "--frames", "2", "--size", "46x70", "--out", clip]) == 0
+        size = "x".join(map(str, package.manifest.input.size))
+        assert main(["data", "render", "drive", "--frames", "2", "--size", size, "--out", clip]) == 0
         assert main(["run", clip, "--package", folder, "--masks", str(tmp_path / "masks")]) == 0
         _, frame = cv2.VideoCapture(clip).read()
         found = cv2.imread(str(tmp_path / "masks" / "000000.png"), cv2.IMREAD_UNCHANGED)
