@@ -35,9 +35,9 @@ from runtime.live import Limits, LiveSource
 from splitmerge.errors import InputError
 from training.data import IMAGE_SUFFIXES, read_image
 
-__all__ = ["ImageSource", "Source", "SourceFrame", "VideoSource", "open_source", "silence_decoder"]
+__all__ = ["COUNTED", "ImageSource", "Source", "SourceFrame", "VideoSource", "open_source", "silence_decoder"]
 
-_COUNTED = (".mp4", ".m4v", ".mov", ".avi")
+COUNTED = (".mp4", ".m4v", ".mov", ".avi")
 """Containers that list their frames. In others the count is duration times rate, and sound may outlast the picture."""
 
 
@@ -150,7 +150,7 @@ class VideoSource:
 
     def _shortfall(self, decoded: int) -> int:
         missing = max(0, (self.frame_count or 0) - decoded)
-        exact = Path(self.name).suffix.lower() in _COUNTED
+        exact = Path(self.name).suffix.lower() in COUNTED
         return missing if exact or missing > self.fps else 0
 
 
