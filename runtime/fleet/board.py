@@ -1,7 +1,7 @@
 """Which task is next: plan a video, then its segments, then join them. No thread, no clock, no worker: only the order.
 
 Videos are looked at one by one, when a worker has nothing else to do, so that thousands of them cost no more than
-their names. A video that is begun goes before the next one; what is done already, in the work folder, is not done again.
+their names. A video that is begun goes before the next one; what the work folder holds already is not done again.
 """
 
 from collections import Counter, deque

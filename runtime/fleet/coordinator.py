@@ -18,9 +18,7 @@ STARTS = 3
 """How often in a row a worker may be lost before it is ready; after that its place stays empty."""
 
 
-def run_fleet(
-    store: Store, board: Board, begin: Callable[[], Crew], videos: int, progress: bool = False
-) -> list[str]:
+def run_fleet(store: Store, board: Board, begin: Callable[[], Crew], videos: int, progress: bool = False) -> list[str]:
     """Do all tasks of the board; gives what is to be told about workers.
 
     `begin` makes a crew, where there is a task. Raises InputError where a worker of the first crew cannot work on its

@@ -41,5 +41,3 @@ class Crew(Protocol):
 
     def wait(self, seconds: float) -> Event | None:
         """The next event; None where there is none in this time."""
-
-

@@ -21,7 +21,7 @@ __all__ = ["Packets", "Segment", "Untrusted", "packets_of", "segments_of"]
 RESETS = {"h264": range(5, 6), "hevc": range(16, 22)}
 """NAL unit types of pictures that reset the decoder: IDR (ITU-T H.264, table 7-1), IRAP (ITU-T H.265, table 7-1)."""
 
-SLICES = {"h264": range(1, 6), "hevc": range(0, 32)}
+SLICES = {"h264": range(1, 6), "hevc": range(32)}
 """NAL unit types of coded pictures in the same tables; others are parameter sets and messages."""
 
 BELIEVED = ("mjpeg", "mpeg4", "vp8", "vp9", *RESETS)
@@ -74,7 +74,8 @@ def packets_of(path: Path) -> Packets:
     import av
     from av.error import FFmpegError
 
-    pts, keys = [], []
+    pts: list[int] = []
+    keys: list[int] = []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -149,7 +150,7 @@ def _first_slice(codec: str, data: bytes, header: bytes) -> int | None:
     prefixed = header[:1] == b"\1"
     width = (header[4 if codec == "h264" else 21] & 3) + 1 if prefixed else 3
     at = 0 if prefixed else data.find(b"\0\0\1")
-    while 0 <= at and at + width < len(data):
+    while at >= 0 and at + width < len(data):
         unit = data[at + width]
         kind = unit & 31 if codec == "h264" else unit >> 1 & 63
         if kind in SLICES[codec]:

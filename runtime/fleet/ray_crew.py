@@ -4,6 +4,7 @@ Ray tells when an actor's process or machine is gone, and places the next one wh
 the coordinator's process. The machines need this project installed and see the same folders.
 """
 
+import logging
 import os
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,10 +30,10 @@ class RayCrew:
         try:
             import ray
         except ImportError:
-            raise InputError("--ray needs Ray: pip install ray, or leave --ray out to use this machine alone.") from None
+            raise InputError("--ray needs Ray: pip install ray, or leave --ray out for this machine alone.") from None
         self._ray, self._job = ray, asdict(job)
         try:
-            ray.init(address or None, log_to_driver=False, logging_level="ERROR")
+            ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"No Ray cluster answers at {address} ({reason}): start one with `ray start`.") from None

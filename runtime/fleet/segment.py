@@ -37,7 +37,8 @@ class SegmentSource:
 
     def __init__(self, path: Path, segment: Segment, size: tuple[int, int], fps: float) -> None:
         assert segment.count is not None
-        self.name, self.paths, self.size, self.fps = str(path), (path,), size, fps
+        self.name, self.size, self.fps = str(path), size, fps
+        self.paths: tuple[Path, ...] = (path,)
         self.frame_count: int | None = segment.count
         self.missing_frames, self.live, self.events = 0, False, Events()
         self._first = segment.first
@@ -95,7 +96,9 @@ def _copied(path: Path, segment: Segment, part: Path) -> list[float]:
     return [Packets((), (), start, tick_s).time_s(stamp) for stamp in sorted(stamps)]
 
 
-def _packets(container: "InputContainer", stream: "VideoStream", segment: Segment, seek: bool) -> "Iterator[Packet]":
+def _packets(
+    container: "InputContainer", stream: "VideoStream", segment: Segment, seek: bool
+) -> "Iterator[Packet[VideoStream]]":
     """The segment's packets; none where its key frame is not met."""
     assert segment.key_pts is not None
     if seek:

@@ -59,8 +59,8 @@ class Worker:
         self._engine = open_engine(self._package, job, device, threads)
 
     def do(self, task: Task) -> dict[str, Any]:
-        """The task's outcome: `{"plan": ...}`, `{"frames": n}`, `{"untrusted": why}`, or `{"error": why}` where the video
-        is to blame. Anything else is raised, and this worker is not to be used any more.
+        """The task's outcome: `{"plan": ...}`, `{"frames": n}`, `{"untrusted": why}`, or `{"error": why}` where the
+        video is to blame. Anything else is raised, and this worker is not to be used any more.
         """
         try:
             if task.kind == "plan":
@@ -135,7 +135,8 @@ class Worker:
             starts = [_on_tick(segment.start_s - first) for segment in plan.segments]
             join_videos([folder / "overlay.mp4" for folder in folders], self._store.target(video, ".mp4"), starts)
         if self._job.records:
-            join_records([folder / "records.jsonl" for folder in folders], numbered, self._store.target(video, ".jsonl"))
+            records = [folder / "records.jsonl" for folder in folders]
+            join_records(records, numbered, self._store.target(video, ".jsonl"))
         whole = {
             "frames": frames,
             "segments": len(folders),
