@@ -75,6 +75,7 @@ class _Run:
             if task:
                 self.board.failed(task, event.words)
             if self.lost[worker] < STARTS:
+                self.notes.append(f"worker {worker} was lost and replaced: {event.words}")
                 self.crew.replace(worker)
             else:
                 self.drop(event)

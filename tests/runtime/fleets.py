@@ -1,0 +1,143 @@
+"""A folder of videos for fleets, `splitmerge fleet` as a process that can be killed, and what its results must equal."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from judge import decoded
+from small_package import make_package
+
+from engines.build import build_engines
+from splitmerge.cli import main
+
+ROOT = Path(__file__).parents[2]
+SIZE = (128, 224)
+SECONDS = ("latency_ms", "compute_ms", "stem_ms", "trunk_ms")
+
+
+def make_fleet(folder: Path, videos=("a.mp4", "deep/b.mp4"), frames=60):
+    """A package of SIZE and videos of 10 frames a second with a key frame at every twelfth; gives the command's words."""
+    build_engines(make_package(folder / "package", SIZE), "onnxruntime")
+    for number, name in enumerate(videos):
+        path = folder / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng(number)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, SIZE[::-1])
+        assert writer.isOpened()
+        for _ in range(frames):
+            coarse = random.integers(0, 256, (8, 14, 3), np.uint8)
+            writer.write(cv2.resize(coarse, SIZE[::-1], interpolation=cv2.INTER_CUBIC))
+        writer.release()
+    return [
+        *("fleet", f"{folder}/videos", "--package", f"{folder}/package", "--out", f"{folder}/out"),
+        *("--overlay", "--masks", "--records", "--segment-s", "2"),
+    ]
+
+
+def report(folder: Path):
+    return json.loads((folder / "out/fleet.json").read_text())
+
+
+def check_equals_run(folder: Path, video, target=None):
+    """The fleet's results of a video are those of `splitmerge run` on it, but for what was measured."""
+    target = folder / "out" / (target or Path(video).with_suffix(""))
+    run = folder / "run" / Path(video).with_suffix("")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    outputs = ("--overlay", f"{run}.mp4", "--masks", f"{run}-masks", "--records", f"{run}.jsonl")
+    assert main(["run", str(folder / "videos" / video), "--package", str(folder / "package"), *outputs]) == 0
+    assert _records(f"{target}.jsonl") == _records(f"{run}.jsonl")
+    ours, theirs = _files(Path(f"{target}-masks")), _files(Path(f"{run}-masks"))
+    assert list(ours) == list(theirs) and ours == theirs
+    assert decoded(Path(f"{target}.mp4")).times == decoded(Path(f"{run}.mp4")).times
+    # Encoded in pieces, so that key frames lie elsewhere and pixels differ, though less than from frame to frame.
+    pieces, whole = _pictures(f"{target}.mp4"), _pictures(f"{run}.mp4")
+    same = [np.abs(one - other).mean() for one, other in zip(pieces, whole, strict=True)]
+    next_one = [np.abs(one - other).mean() for one, other in itertools.pairwise(whole)]
+    assert max(same) < min(next_one)
+
+
+def check_nothing_half_written(folder: Path):
+    assert not [path for path in (folder / "out").rglob("*") if "partial" in path.name]
+
+
+def finished_segments(folder: Path):
+    """Segments that are whole but not joined yet."""
+    return sorted(path for path in (folder / "out/.work").glob("*/*") if path.is_dir() and path.name[0] != ".")
+
+
+def inodes(segments):
+    """The inode of each label map. Those that are linked into their places keep it; computed again they get another."""
+    return {path.name: path.stat().st_ino for folder in segments for path in folder.glob("masks/*.png")}
+
+
+def begun_segments(folder: Path, name="*"):
+    """Folders of segments that a worker is at and has written label maps of."""
+    maps = (folder / "out/.work").glob(f"*/.{name}.*.partial/.masks.*/*.png")
+    return list(dict.fromkeys(path.parent.parent for path in maps))
+
+
+def wait_until(what, seconds=120.0):
+    """Wait for something to be so, and give it. A machine may be slow; one that hangs fails here."""
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.005)
+    return found
+
+
+def children(pid):
+    """The processes that a process has begun and that still run."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return pytest.skip("needs Linux's /proc to find the workers")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def running(command):
+    """The command line as a process of its own, which is killed at the block's end where it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "splitmerge", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+def _records(path):
+    lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in SECONDS} for line in lines]
+
+
+def _files(folder: Path):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def _pictures(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="bgr24").astype(int) for frame in container.decode(video=0)]
