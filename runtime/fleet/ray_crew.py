@@ -6,6 +6,7 @@ the coordinator's process. The machines need this project installed and see the 
 
 import logging
 import os
+import socket
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -33,12 +34,13 @@ class RayCrew:
             raise InputError("--ray needs Ray: pip install ray, or leave --ray out for this machine alone.") from None
         self._ray, self._job = ray, asdict(job)
         try:
+            _check_answers(address or "")
             ray.init(address or None, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise InputError(f"No Ray cluster answers at {address} ({reason}): start one with `ray start`.") from None
         gpus = 0 if job.backend == "onnxruntime" else int(ray.cluster_resources().get("GPU", 0))
-        machines = sum(node["Alive"] for node in ray.nodes())
+        machines = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
         self.workers = workers or gpus or machines
         needs = {"num_gpus": 1} if gpus else {"num_gpus": 0, "num_cpus": 1}
         self._actor_class = ray.remote(_Actor).options(scheduling_strategy="SPREAD", **needs)
@@ -93,6 +95,13 @@ class _Actor:
     def do(self, task: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         assert self._worker is not None
         return "done", self._worker.do(Task.from_json(task))
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nobody listens at an address of host and port: Ray would wait for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Where videos are cut: FFmpeg encodes, ffprobe says what is a key frame, OpenCV's whole decode is what segments must give."""
+"""Where videos are cut: FFmpeg encodes, ffprobe tells the key frames, a whole decode tells the frames."""
 
 import hashlib
 import json
