@@ -200,7 +200,7 @@ class Executor:
         _check_frame(frame_bgr, self.package.manifest.input)
         source = source or self._own
         asked = time.perf_counter()
-        with self._turns.turn(source) as stream:
+        with self._turns.turn(source.token) as stream:
             waited_s = time.perf_counter() - asked
             until = source.until(until, waited_s)
             if newer is not None and (instead := newer()):

@@ -55,6 +55,7 @@ class Memories:
         """`waiting_counts`: whether a deadline goes on while a frame waits for its turn, as of live sources, whose
         results are to be of a bounded age; a file's deadline is of computing.
         """
+        self.token = object()  # stands for the source where it takes turns, which may remember it for longer
         self._waiting_counts = waiting_counts
         self._free: list[Memory] = []
         self._lock = threading.Lock()

@@ -70,7 +70,7 @@ class FrameShards:
         waited_s = 0.0
         while True:
             asked = time.perf_counter()
-            with self._turns.turn(source) as executor:
+            with self._turns.turn(source.token) as executor:
                 now_s = time.perf_counter() - asked
                 waited_s, until = waited_s + now_s, source.until(until, now_s)
                 if newer is not None and (instead := newer()):

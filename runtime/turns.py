@@ -20,6 +20,11 @@ __all__ = ["Turns"]
 
 T = TypeVar("T")
 
+REMEMBERED = 1024
+"""Sources whose last turn is known; one that is forgotten counts as one that had none, which is about as long ago. In a
+process that goes through thousands of videos they would only grow in number.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class _Ticket:
@@ -31,7 +36,7 @@ class _Ticket:
 
 class Turns(Generic[T]):
     """Hands out `things` (one that is listed twice may be used by two callers). A source is any object that can be a
-    dictionary's key; what callers without one use counts as one more source.
+    dictionary's key, and is kept for a while after its last turn.
     """
 
     def __init__(self, things: Iterable[T]) -> None:
@@ -39,12 +44,12 @@ class Turns(Generic[T]):
         self._changed, self._closed = threading.Condition(), False
         self._waiting: list[_Ticket] = []
         self._at_work: dict[_Ticket, threading.Thread] = {}
-        self._last: dict[object, int] = {}  # the number of each source's last turn
+        self._last: dict[object, int] = {}  # the number of each source's last turn, the oldest first
         self._numbers = itertools.count(1)
         self._dropped: list[T] = []
 
     @contextmanager
-    def turn(self, source: object = None) -> Iterator[T]:
+    def turn(self, source: object) -> Iterator[T]:
         """A thing that nobody else uses meanwhile. Raises EngineError once they were closed."""
         ticket, thing = self._take(source)
         try:
@@ -67,7 +72,10 @@ class Turns(Generic[T]):
                     raise EngineError("This executor has been closed: make a new one.")
                 thing = self.idle[-1]
                 self._at_work[ticket] = threading.current_thread()
+                self._last.pop(source, None)
                 self._last[source] = next(self._numbers)
+                if len(self._last) > REMEMBERED:
+                    del self._last[next(iter(self._last))]
                 self.idle.pop()
             finally:
                 self._waiting.remove(ticket)
@@ -77,11 +85,6 @@ class Turns(Generic[T]):
     def _next(self) -> _Ticket:
         in_use = Counter(ticket.source for ticket in self._at_work)
         return min(self._waiting, key=lambda t: (in_use[t.source], self._last.get(t.source, 0), t.number))
-
-    def forget(self, source: object) -> None:
-        """The source will not ask again."""
-        with self._changed:
-            self._last.pop(source, None)
 
     def drop(self, thing: T) -> None:
         """Hand `thing` out no more."""

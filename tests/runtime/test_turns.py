@@ -2,8 +2,10 @@
 rule that decides who is next, not the machine's pace.
 """
 
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +21,7 @@ from runtime.executor import Executor
 from runtime.memory import Memories
 from runtime.shards import FrameShards
 from runtime.share import Share
-from runtime.turns import Turns
+from runtime.turns import REMEMBERED, Turns
 from splitmerge.errors import EngineError
 from splitmerge.package import Package
 
@@ -164,9 +166,24 @@ def test_and_would_not_if_only_the_last_turn_counted(monkeypatch: pytest.MonkeyP
     assert second_turns() == ["file", "camera"]
 
 
+def test_sources_that_are_gone_are_forgotten_in_time(package: Package, frame: np.ndarray) -> None:
+    turns = Turns(["context"])
+    for number in range(3 * REMEMBERED):
+        with turns.turn(number):
+            pass
+    assert list(turns._last) == list(range(2 * REMEMBERED, 3 * REMEMBERED))
+    with Executor(package) as executor:  # which keeps no label map of a source that is gone
+        share = Share(executor)
+        share.segment(frame)
+        gone = weakref.ref(share._source)
+        del share
+        gc.collect()
+        assert gone() is None
+
+
 def test_what_is_dropped_is_handed_out_no_more() -> None:
     turns = Turns(["a", "b", "a", "b"])
-    with turns.turn() as first:
+    with turns.turn("w") as first:
         turns.drop(first)
     with ExitStack() as stack:
         rest = {stack.enter_context(turns.turn(source)) for source in "xy"}
@@ -259,7 +276,7 @@ def test_frame_shards_do_so_too(package: Package, frame: np.ndarray, monkeypatch
 
 def test_callers_that_name_no_source_would_not_be_fair(package: Package, frame: np.ndarray, monkeypatch: Any) -> None:
     """The mutation of the two above: a share that forgets to say whose frame it is."""
-    monkeypatch.setattr(Turns, "turn", lambda self, source=None, real=Turns.turn: real(self))
+    monkeypatch.setattr(Turns, "turn", lambda self, source, real=Turns.turn: real(self, None))
     with Executor(package) as executor:
         assert unfair(shares_in_turn(executor, executor._turns, frame, monkeypatch), 2)
 
