@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -54,7 +54,8 @@ class Events:
     counts losses of the connection, `stalls` those of them that the watchdog noticed, `attempts` the tries to get it
     back and `reconnects` those that did; `lost` says why a live source was given up, None where it was not.
     `size_changes` counts what the decoder lets through: within a connection OpenCV scales to the first size itself and
-    does not tell; a further connection comes with its own.
+    does not tell; a further connection comes with its own. `still`: all its frames were the
+    same to the bit.
     """
 
     captured: int = 0
@@ -66,10 +67,19 @@ class Events:
     size_changes: int = 0
     lost: str | None = None
     size: tuple[int, int] | None = None
+    still: bool = False
+    _first: NDArray[np.uint8] | None = field(default=None, repr=False)  # until there is another one
 
-    def saw(self, size: tuple[int, int]) -> None:
-        """Note the size (height, width) of the next frame."""
+    def saw(self, frame_bgr: NDArray[np.uint8]) -> None:
+        """Note the next frame: its size (height, width), and whether it is another one than the first."""
+        size = (frame_bgr.shape[0], frame_bgr.shape[1])
         self.size_changes += self.size is not None and self.size != size
+        if self.size is None:
+            self._first = frame_bgr
+        elif self._first is not None:
+            self.still = np.array_equal(frame_bgr, self._first)
+            if not self.still:
+                self._first = None
         self.size = size
 
 

@@ -106,7 +106,7 @@ class LiveSource:
 
     def _source_frame(self, captured: Captured) -> SourceFrame:
         size = (captured.frame_bgr.shape[0], captured.frame_bgr.shape[1])
-        self.events.saw(size)
+        self.events.saw(captured.frame_bgr)
         return SourceFrame(
             index=self._before + captured.number,
             time_s=self._clock.time_s(captured.position_s, captured.captured_at),

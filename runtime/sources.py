@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.addresses import camera_of, is_url, masked
+from runtime.avi import empty_frames
 from runtime.connection import Connection, Paced, Stream
 from runtime.frames import (
     IMAGE_FPS,
@@ -31,6 +32,7 @@ from runtime.frames import (
     silence_decoder,
     size_text,
 )
+from runtime.interlaced import refuse_interlaced
 from runtime.live import Limits, LiveSource
 from splitmerge.errors import InputError
 from training.data import IMAGE_SUFFIXES, read_image
@@ -109,11 +111,14 @@ class VideoSource:
     def _begin(self, path: Path) -> None:
         self.fps = rate_or_default(self._capture.get(cv2.CAP_PROP_FPS))
         promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if path.suffix.lower() == ".avi":
+            promised -= empty_frames(path)
         self.frame_count: int | None = promised if promised > 0 else None
         self.missing_frames = 0
         first = self._decode()
         if first is None:
             raise InputError(f"{path} has no frame that can be decoded ({promised} promised): copy or encode it again.")
+        refuse_interlaced(path)
         self._first, self._first_time = first, self._position()
         self.size = checked_size(path, first)
 
@@ -131,7 +136,7 @@ class VideoSource:
         time_s, index = self._first_time or 0.0, 0
         while frame is not None:
             size = (frame.shape[0], frame.shape[1])
-            self.events.saw(size)
+            self.events.saw(frame)
             yield SourceFrame(index, round(time_s, 6), resized(frame, self.size), scaled=size != self.size)
             frame, index, before = self._decode(), index + 1, time_s
             position = self._position()

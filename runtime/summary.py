@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.frames import Source, size_text
+from runtime.interlaced import REMEDY
 
 __all__ = ["Clock", "Freshness", "Summary"]
 
@@ -101,6 +102,11 @@ class Summary:
             )
         if events.lost:
             warnings.append(f"{source.name} was lost ({events.lost}): the results cover the frames before that.")
+        if events.still:
+            warnings.append(
+                f"All frames of {source.name} were the same to the bit: it is a still, or it is interlaced, which "
+                f"OpenCV cannot convert; {REMEDY}."
+            )
         if events.size_changes:
             warnings.append(
                 f"{source.name} changed its size {events.size_changes} times: frames were scaled to the first one's "
