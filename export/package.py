@@ -23,18 +23,24 @@ _VERSIONS_OF = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
 
 
 def export_package(
-    checkpoint_path: Path, size: tuple[int, int], folder: Path, cut_level: int = 2, logits: bool = False
+    checkpoint_path: Path,
+    size: tuple[int, int],
+    folder: Path,
+    cut_level: int = 2,
+    logits: bool = False,
+    own: str | None = None,
 ) -> Package:
     """Export a checkpoint for frames of `size` (height, width), verify the graphs and write them as a package.
 
     `cut_level` 0, or a network without splits, gives the whole graph alone. With `logits` the graphs also return
-    float32 `logits`. An older package in `folder` is replaced, whole, once the new one is verified.
+    float32 `logits`. `own` names the user's own network, where it is one (`training.own`). An older package
+    in `folder` is replaced, whole, once the new one is verified.
 
     Raises CheckpointError and InputError for what cannot be exported, VerificationError where a graph disagrees with
     PyTorch.
     """
     _check_place(folder)
-    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint = load_checkpoint(checkpoint_path, own)
     contract = contract_for(size, checkpoint.model.stride, checkpoint.mean, checkpoint.std)
     graphs = graphs_from_network(checkpoint.model, contract, cut_level, logits)
     report = verify(checkpoint.model, graphs)

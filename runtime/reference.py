@@ -38,16 +38,18 @@ class Reference:
     float32 sums may run in another order. SMP-18 of 64 channels at 1024x2048 so takes 64 grids and 0.4 GiB, where one
     go takes tens of GiB.
 
+    `own` names the user's own network, where it is one (`training.own`).
+
     Raises InputError where the package has no checkpoint any more or PyTorch is not installed.
     """
 
-    def __init__(self, package: Package) -> None:
+    def __init__(self, package: Package, own: str | None = None) -> None:
         if not package.reference_path.exists():
             raise InputError(
                 f"{package.folder} has no {package.reference_path.name} to compare with (a deployed package may leave "
                 "it out): put the checkpoint back, or compare where the package was exported."
             )
-        self.checkpoint = _load(package)
+        self.checkpoint = _load(package, own)
         if self.checkpoint.classes != package.manifest.classes:
             raise PackageError(f"{package.reference_path} has other classes than the package: export it again.")
 
@@ -98,7 +100,7 @@ def _uint8(labels: "Tensor") -> NDArray[np.uint8]:
     return labels.numpy().astype(np.uint8)
 
 
-def _load(package: Package) -> "Checkpoint":
+def _load(package: Package, own: str | None) -> "Checkpoint":
     try:
         from training.checkpoint import load_checkpoint
     except ImportError as error:
@@ -106,4 +108,4 @@ def _load(package: Package) -> "Checkpoint":
             f"Comparing needs PyTorch, and {error.name} is not installed: pip install '.[train]' in the "
             "checkout, or compare on the machine where the package was made."
         ) from None
-    return load_checkpoint(package.reference_path)
+    return load_checkpoint(package.reference_path, own)

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from splitmerge.errors import CheckpointError, SplitmergeError
+from splitmerge.errors import CheckpointError, InputError, SplitmergeError
 from splitmerge.files import new_file, sha256_of
 from splitmerge.labels import LabelClass
-from training.models import create_model
 from training.networks.base import SegmentationNet
+from training.own import is_own, model_named_by_user
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -68,8 +68,11 @@ def save_checkpoint(
         temporary.write_bytes(save(tensors, {"splitmerge": json.dumps(header)}))  # save_file would hide it from others
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError for one that is missing, damaged, another network's or not finite."""
+def load_checkpoint(path: Path, own: str | None = None) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError for one that is missing, damaged, another network's or not finite.
+
+    A user's own network is imported as the user names it, in `own`: never because a file does.
+    """
     header, tensors = _read(path)
     try:
         name, width = str(header["model"]), int(header["width"])
@@ -77,13 +80,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
         mean, std = _triple(header["mean"]), _triple(header["std"])
         if min(std) <= 0:
             raise ValueError(f"std {std}")
-        model = create_model(name, len(classes), width)
+        model = model_named_by_user(_name(path, name, own), len(classes), width)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a header without a usable {error}: save it with splitmerge again.") from None
     except SplitmergeError as error:
         raise CheckpointError(f"{path} is of no use here: {error}") from None
     _load(model, tensors, path, name)
     return Checkpoint(model.eval(), name, width, classes, mean, std, header.get("notes", {}), sha256_of(path))
+
+
+def _name(path: Path, name: str, own: str | None) -> str:
+    if is_own(name) and own is None:
+        raise InputError(
+            f"it holds a network of somebody's own, and no code runs because a file names it: add --model {name} if "
+            "you trust that code."
+        )
+    if own is not None and not (is_own(name) and is_own(own)):
+        if own != name:
+            raise InputError(f"it holds {name}, not {own}: leave --model out.")
+        return name
+    return own or name
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -36,9 +36,9 @@ from training.data import Dataset
 from training.evaluate import confusion_of, normalise
 from training.interrupts import interrupts_wait
 from training.metrics import mean_iou
-from training.models import create_model, network_named
 from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
+from training.own import is_own, model_named_by_user, named_by_user
 from training.recompute import set_checkpointing
 from training.reduction import STRIDE
 
@@ -75,7 +75,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for what cannot be, before any image is drawn."""
-        network_named(self.model)
+        named_by_user(self.model)
         for name in ("steps", "batch", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"A training with {name} {getattr(self, name)} cannot be: choose 1 or more.")
@@ -84,8 +84,8 @@ class TrainConfig:
         if self.crop[0] % STRIDE or self.crop[1] % STRIDE or min(self.crop) < STRIDE:
             raise InputError(f"The crop {self.crop[0]}x{self.crop[1]} must be a multiple of {STRIDE} on both sides.")
         if self.checkpointing != "off":
-            with torch.device("meta"):  # its structure alone
-                set_checkpointing(create_model(self.model, len(CITYSCAPES), self.width), self.checkpointing)
+            with torch.device("cpu" if is_own(self.model) else "meta"):  # its structure alone
+                set_checkpointing(model_named_by_user(self.model, len(CITYSCAPES), self.width), self.checkpointing)
 
 
 @dataclass
@@ -149,7 +149,7 @@ def _check_fits(config: TrainConfig, index: int, labels: NDArray[np.uint8]) -> N
 
 def _begin(config: TrainConfig, out: Path) -> _State:
     torch.manual_seed(config.seed)
-    model = create_model(config.model, len(CITYSCAPES), config.width)
+    model = model_named_by_user(config.model, len(CITYSCAPES), config.width)
     set_checkpointing(model, config.checkpointing)
     # Measured: a step is 1.6 times faster on the CPU. (PyTorch's own types leave this form of `to` out.)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

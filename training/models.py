@@ -11,7 +11,7 @@ from training.networks import deeplab, fastfcn, fcn, ldn, smp
 from training.networks.base import Network, SegmentationNet
 from training.networks.options import options_from_text
 
-__all__ = ["create_model", "list_models", "load_backbone", "network_named"]
+__all__ = ["build_model", "create_model", "list_models", "load_backbone", "network_named"]
 
 _NETWORKS: Mapping[str, Network] = {
     **smp.NETWORKS,
@@ -44,7 +44,11 @@ def create_model(name: str, num_classes: int = 19, width: int = 64) -> Segmentat
 
     Raises InputError for a name, number of classes or width that cannot be.
     """
-    network = network_named(name)
+    return build_model(network_named(name), num_classes, width)
+
+
+def build_model(network: Network, num_classes: int, width: int) -> SegmentationNet:
+    """A network with fresh weights. Raises InputError for a number of classes or width that cannot be."""
     if not 2 <= num_classes <= 255:
         raise InputError(f"A model of {num_classes} classes cannot be: labels are uint8, so choose 2 to 255 classes.")
     if width < 1:

@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=positive_integer, help="how many images (50 rendered ones, or all of a folder's)"
     )
     parser.add_argument("--max-iou-drop", type=float, default=0.1, metavar="POINTS", help="points of mIoU (0..100)")
+    parser.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="the package holds your own network, made by this code of yours"
+    )
     parser.add_argument("--picture", type=Path, help="PNG with example frames, label maps and differences")
     parser.add_argument("--json", type=Path, help="write the scores as JSON")
     add_engine_arguments(parser)
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     package = Package.open(arguments.package)
     classes, size = package.manifest.classes, package.manifest.input.size
     dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
-    reference = Reference(package)
+    reference = Reference(package, arguments.model)
     with open_executor(package, arguments) as executor:
         result = compare(reference, executor, dataset, classes, 3 if arguments.picture else 0, progress=True)
     print(table(result))

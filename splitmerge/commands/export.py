@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cut", type=int, default=2, metavar="M", help="split level between stem and trunk; 0 keeps one graph"
     )
+    parser.add_argument(
+        "--model", metavar="MODULE:FUNCTION", help="the checkpoint holds your own network, made by this code of yours"
+    )
     parser.add_argument("--logits", action="store_true", help="return float32 logits beside the labels")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verification's numbers here, too")
 
@@ -34,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json:
         writable_folder(existing_parent(arguments.json))
-    package = export_package(arguments.checkpoint, arguments.size, arguments.package, arguments.cut, arguments.logits)
+    package = export_package(
+        arguments.checkpoint, arguments.size, arguments.package, arguments.cut, arguments.logits, arguments.model
+    )
     print_summary(package)
     if arguments.json:
         write_json(arguments.json, summary_json(package))

@@ -9,7 +9,7 @@ HELP = "Train a network; go on where an interrupted training stopped."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="smp18", help="see `splitmerge models`")
+    parser.add_argument("--model", default="smp18", help="see `splitmerge models`; or MODULE:FUNCTION, code of yours")
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 64 in the papers")
     parser.add_argument("--data", default="streets", help="`streets`, or a folder with images/ and labels/")
     parser.add_argument("--size", type=height_and_width, default=(256, 512), help="HxW that streets is drawn at")
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from training.data import training_sets
     from training.loop import TrainConfig, train
-    from training.models import network_named
+    from training.own import named_by_user
 
-    settings = network_named(arguments.model).settings
+    settings = named_by_user(arguments.model).settings
     config = TrainConfig(
         model=arguments.model,
         width=arguments.width,
