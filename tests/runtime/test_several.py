@@ -245,11 +245,13 @@ def test_a_camera_that_is_lost_leaves_a_file_and_shows_no_password(tmp_path, pac
 
 
 def test_ctrl_c_ends_all(tmp_path, package, engine, capfd):
-    """Two files, a camera that goes on for ever and one that is silent after its first frame."""
+    """Two files, a camera that goes on for ever and one that falls silent."""
+
+    hang_up = threading.Event()
 
     def silent():
-        yield from numbered_parts(range(2))
-        threading.Event().wait(60)
+        yield from numbered_parts(range(12), 0)
+        hang_up.wait(60)
 
     with Camera(lambda: numbered_parts(itertools.count())) as camera, Camera(silent) as quiet:
         clips = [str(write_clip(tmp_path / f"{name}.mp4", 250)) for name in "ab"]
@@ -264,6 +266,7 @@ def test_ctrl_c_ends_all(tmp_path, package, engine, capfd):
         engine.segment, engine.seconds = segment, 0.01
         arguments = ["run", *clips, camera.url, quiet.url, "--package", package, *_outputs(tmp_path / "out")]
         assert main(arguments) == 130
+        hang_up.set()
         assert not [thread for thread in threading.enumerate() if thread.name in ("a", "b", "encode", "decode")]
         wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "reader"])
     assert len(computed) < 400
