@@ -75,11 +75,15 @@ class Score:
 
 @dataclass
 class Comparison:
-    """What a comparison counted. `agreeing` of `pixels` have the same label from engine and reference."""
+    """What a comparison counted. `agreeing` of `pixels` have the same label from engine and reference.
+
+    `multi_scale` is the reference at several scales, where that was asked for.
+    """
 
     classes: tuple[LabelClass, ...]
     reference: Score
     engine: Score
+    multi_scale: Score | None = None
     images: int = 0
     agreeing: int = 0
     pixels: int = 0
@@ -114,7 +118,7 @@ class Comparison:
                 "engine": _number(self.engine.boundary_miou),
             },
             "images": self.images,
-        }
+        } | ({"multi_scale": self._score_json(self.multi_scale)} if self.multi_scale else {})
 
     def _score_json(self, score: Score) -> dict[str, Any]:
         names = [entry.name for entry in self.classes]
@@ -133,17 +137,24 @@ def compare(
     classes: tuple[LabelClass, ...],
     examples: int = 0,
     progress: bool = False,
+    multi_scale: Segmenter | None = None,
 ) -> Comparison:
     """Run both over every image of `dataset` and keep `examples` of them, evenly spread, for a picture.
+
+    `multi_scale` is scored beside them; it has no part in what the engine loses.
 
     Raises InputError where no pixel has a label to score against.
     """
     result = Comparison(classes, Score(len(classes)), Score(len(classes)))
+    if multi_scale:
+        result.multi_scale = Score(len(classes))
     kept = {int(index) for index in np.linspace(0, len(dataset) - 1, examples)}
     for index in tqdm(range(len(dataset)), unit="image", disable=None if progress else True):
         image_bgr, truth = dataset[index]
         expected = result.reference.add(reference, image_bgr, truth)
         found = result.engine.add(engine, image_bgr, truth)
+        if multi_scale and result.multi_scale:
+            result.multi_scale.add(multi_scale, image_bgr, truth)
         result.images += 1
         result.agreeing += int(np.count_nonzero(expected == found))
         result.pixels += truth.size

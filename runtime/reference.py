@@ -1,8 +1,9 @@
 """The PyTorch reference behind the executor's interface: frames uint8 BGR in, labels uint8 out.
 
-The only module of `runtime` that uses PyTorch, and only once a reference is opened.
+With `runtime.scales` the only module of `runtime` that uses PyTorch, and only once a reference is opened.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
     from training.checkpoint import Checkpoint
     from training.networks.base import SegmentationNet
-    from training.networks.smp import SMP
 
-__all__ = ["Reference"]
+__all__ = ["Reference", "logits_of", "uint8_from_labels"]
 
 LARGEST_TENSOR = 1 << 24
 """Elements of the network's widest feature map (64 MiB). PyTorch holds about seven of that size at once.
@@ -57,47 +57,73 @@ class Reference:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3]."""
         import torch
 
+        with torch.inference_mode():
+            return _labels(self.checkpoint.model, self.normalised(frame_bgr))
+
+    def normalised(self, frame_bgr: NDArray[np.uint8]) -> "Tensor":
+        """The network's input `[1,3,H,W]` for a frame uint8 [H,W,3]."""
+        import torch
+
         # Written out here rather than shared with training or export: a mistake in how those prepare frames shall show.
         rgb = torch.from_numpy(np.ascontiguousarray(frame_bgr[:, :, ::-1])).permute(2, 0, 1)[None].float() / 255
         mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (self.checkpoint.mean, self.checkpoint.std))
-        with torch.inference_mode():
-            return _labels(self.checkpoint.model, (rgb - mean) / std)
+        return (rgb - mean) / std
+
+
+def logits_of(model: "SegmentationNet", x: "Tensor") -> "Tensor":
+    """Logits `[1,classes,H,W]` of a normalised frame `[1,3,H,W]`."""
+    import torch
+
+    levels = _levels_to_shrink(model, x)
+    if not levels:
+        out: Tensor = model(x)
+        return out
+    logits = torch.empty(1, model.num_classes, *x.shape[-2:])
+    for row, column, stride, grid in _grids(model, x, levels):
+        part = logits[:, :, row::stride, column::stride]
+        part.copy_(grid[:, :, : part.shape[2], : part.shape[3]])
+    return logits
+
+
+def uint8_from_labels(labels: "Tensor") -> NDArray[np.uint8]:
+    """Labels of any integer type as a uint8 array."""
+    return labels.numpy().astype(np.uint8)
 
 
 def _labels(model: "SegmentationNet", x: "Tensor") -> NDArray[np.uint8]:
-    """Labels uint8 [H,W] of a normalised frame `[1,3,H,W]`."""
-    from training.networks.smp import SMP
+    """Labels uint8 [H,W] of a normalised frame `[1,3,H,W]`, without keeping the logits of all pixels where many."""
+    levels = _levels_to_shrink(model, x)
+    if not levels:
+        return uint8_from_labels(model(x)[0].argmax(0))
+    labels = np.empty(x.shape[-2:], np.uint8)
+    for row, column, stride, grid in _grids(model, x, levels):
+        part = labels[row::stride, column::stride]
+        part[:] = uint8_from_labels(grid[0].argmax(0))[: part.shape[0], : part.shape[1]]
+    return labels
 
-    if isinstance(model, SMP):
-        levels = _levels_to_shrink(x.shape[-2] * x.shape[-1] * model.stage_channels[-1])
-        if levels:
-            return _labels_by_grids(model, x, levels)
-    return _uint8(model(x)[0].argmax(0))
 
-
-def _labels_by_grids(model: "SMP", x: "Tensor", levels: int) -> NDArray[np.uint8]:
+def _grids(model: "SegmentationNet", x: "Tensor", levels: int) -> Iterator[tuple[int, int, int, "Tensor"]]:
+    """(row, column, stride) and the logits `[1,classes,h,w]` of the pixels `[row::stride, column::stride]`, padded."""
     from training.networks.base import pad_to_stride
+    from training.networks.smp import SMP
     from training.reduction import LEVELS, SplitMerge
 
-    height, width = x.shape[-2:]
-    padded = pad_to_stride(x, model.stride)
-    labels = np.empty(padded.shape[-2:], np.uint8)
-    stride = 1 << levels
+    assert isinstance(model, SMP)
+    padded, stride = pad_to_stride(x, model.stride), 1 << levels
     for row, column in np.ndindex(stride, stride):
         # Level 1 owns the lowest bit of a pixel's row and column.
         offsets = [(row >> bit & 1, column >> bit & 1) for bit in range(levels)]
-        sampled = model.sample(padded, SplitMerge((*offsets, *[None] * (LEVELS - levels))))
-        labels[row::stride, column::stride] = _uint8(sampled.logits[0].argmax(0))
-    return labels[:height, :width]
+        yield row, column, stride, model.sample(padded, SplitMerge((*offsets, *[None] * (LEVELS - levels)))).logits
 
 
-def _levels_to_shrink(elements: int) -> int:
-    """How many levels to shrink so that a feature map of `elements` at full density fits LARGEST_TENSOR."""
+def _levels_to_shrink(model: "SegmentationNet", x: "Tensor") -> int:
+    """How many levels of a Split-Merge Pooling network to shrink so that its widest feature map fits LARGEST_TENSOR."""
+    from training.networks.smp import SMP
+
+    if not isinstance(model, SMP):
+        return 0
+    elements = x.shape[-2] * x.shape[-1] * model.stage_channels[-1]
     return next(level for level in range(6) if level == 5 or elements >> 2 * level <= LARGEST_TENSOR)
-
-
-def _uint8(labels: "Tensor") -> NDArray[np.uint8]:
-    return labels.numpy().astype(np.uint8)
 
 
 def _load(package: Package, own: str | None) -> "Checkpoint":

@@ -23,27 +23,32 @@ MARGIN, CAPTION, CAPITALS = 8, 26, 10
 
 
 def table(result: Comparison) -> str:
-    """Per class and in the mean: IoU of reference and engine in percent, and the difference in points."""
-    rows = [f"{'class':<24}{'reference':>11}{'engine':>11}{'points':>11}", "-" * 57]
-    scores = zip(result.classes, result.reference.iou, result.engine.iou, strict=True)
-    for entry, expected, found in scores:
-        rows.append(_row(entry.name + ("  (thin)" if entry.name in THIN_CLASSES else ""), expected, found))
-    rows.append("-" * 57)
-    rows.append(_row("mIoU", result.reference.miou, result.engine.miou))
+    """Per class and in the mean: IoU of reference and engine in percent, and the difference in points.
+
+    Behind them the reference's IoU at several scales, where that was scored.
+    """
+    scored = [result.reference, result.engine, *([result.multi_scale] if result.multi_scale else [])]
+    headings = f"{'class':<24}{'reference':>11}{'engine':>11}{'points':>11}"
+    rows = [headings + f"{'multi-scale':>13}" * (len(scored) - 2)]
+    line = "-" * (57 + 13 * (len(scored) - 2))
+    rows.append(line)
+    for entry, values in zip(result.classes, zip(*(score.iou for score in scored), strict=True), strict=True):
+        rows.append(_row(entry.name + ("  (thin)" if entry.name in THIN_CLASSES else ""), values))
+    rows.append(line)
+    rows.append(_row("mIoU", [score.miou for score in scored]))
     thin = [index for index, entry in enumerate(result.classes) if entry.name in THIN_CLASSES]
     if thin:
-        scores_of_thin = (mean_of_known(side.iou[thin]) for side in (result.reference, result.engine))
-        rows.append(_row("mIoU, thin classes", *scores_of_thin))
-    rows.append(_row("boundary IoU", result.reference.boundary_miou, result.engine.boundary_miou))
+        rows.append(_row("mIoU, thin classes", [mean_of_known(score.iou[thin]) for score in scored]))
+    rows.append(_row("boundary IoU", [score.boundary_miou for score in scored]))
     rows.append("")
     differing = result.pixels - result.agreeing
     rows.append(
         f"pixel agreement {100 * result.pixel_agreement:.4f} % ({differing:,} of {result.pixels:,} pixels differ, "
         f"{result.images} images)"
     )
-    rows.append(
-        f"per frame: reference {result.reference.ms_per_frame:.1f} ms, engine {result.engine.ms_per_frame:.1f} ms"
-    )
+    names = ("reference", "engine", "multi-scale")
+    times = ", ".join(f"{name} {score.ms_per_frame:.1f} ms" for name, score in zip(names, scored, strict=False))
+    rows.append(f"per frame: {times}")
     return "\n".join(rows)
 
 
@@ -62,9 +67,11 @@ def picture(
     return np.vstack(parts)
 
 
-def _row(name: str, expected: float, found: float) -> str:
+def _row(name: str, values: Sequence[float]) -> str:
+    expected, found, *more = values
     difference = f"{100 * (found - expected):+.3f}" if not math.isnan(found - expected) else "-"
-    return f"{name:<24}{_percent(expected):>11}{_percent(found):>11}{difference:>11}"
+    columns = f"{_percent(expected):>11}{_percent(found):>11}{difference:>11}"
+    return f"{name:<24}{columns}" + "".join(f"{_percent(value):>13}" for value in more)
 
 
 def _percent(value: float) -> str:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError, VerificationError
 from splitmerge.files import check_outputs, new_file, write_json
-from splitmerge.options import positive_integer
+from splitmerge.options import positive_integer, positive_number
 
 if TYPE_CHECKING:
     from runtime.compare import Example
     from splitmerge.labels import LabelClass
 
 HELP = "Score an engine and its PyTorch reference on the same labelled images; fail where the engine lost IoU."
+
+_SMALLEST, _LARGEST = 0.1, 4.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODULE:FUNCTION", help="the package holds your own network, made by this code of yours"
     )
+    parser.add_argument(
+        "--scales",
+        type=_scales,
+        metavar="S,S,...",
+        help="also score the PyTorch reference averaged over these scales, as 0.5,0.75,1,1.25,1.5,1.75",
+    )
+    parser.add_argument("--flip", action="store_true", help="also score it averaged with the mirrored frame")
     parser.add_argument("--picture", type=Path, help="PNG with example frames, label maps and differences")
     parser.add_argument("--json", type=Path, help="write the scores as JSON")
     add_engine_arguments(parser)
@@ -36,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from runtime.compare import compare
     from runtime.reference import Reference
     from runtime.report import table
+    from runtime.scales import MultiScale
     from splitmerge.package import Package
     from training.data import open_dataset
 
@@ -46,14 +56,19 @@ def run(arguments: argparse.Namespace) -> int:
     classes, size = package.manifest.classes, package.manifest.input.size
     dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
     reference = Reference(package, arguments.model)
+    scales = arguments.scales or (1.0,)
+    multi_scale = MultiScale(reference, scales, arguments.flip) if arguments.scales or arguments.flip else None
     with open_executor(package, arguments) as executor:
-        result = compare(reference, executor, dataset, classes, 3 if arguments.picture else 0, progress=True)
+        examples = 3 if arguments.picture else 0
+        result = compare(reference, executor, dataset, classes, examples, progress=True, multi_scale=multi_scale)
     print(table(result))
     if arguments.picture:
         _write_picture(arguments.picture, result.examples, classes)
     if arguments.json:
         facts = executor.facts | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
         facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
+        if multi_scale:
+            facts |= {"scales": list(scales), "flip": arguments.flip}
         write_json(arguments.json, result.to_json() | facts)
     over = result.drop_points - arguments.max_iou_drop
     if over > 0:
@@ -63,6 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
             "or allow more with --max-iou-drop."
         )
     return 0
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    scales = tuple(map(positive_number, text.split(",")))
+    if not all(_SMALLEST <= scale <= _LARGEST for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r} goes beyond {_SMALLEST:g} to {_LARGEST:g} times the frame's size")
+    return scales
 
 
 def _write_picture(path: Path, examples: "list[Example]", classes: "tuple[LabelClass, ...]") -> None:

@@ -179,10 +179,10 @@ def test_reference_is_the_checkpoint_on_rgb_frames(network):
 
 
 @pytest.mark.parametrize(("name", "size"), [("smp18", (64, 96)), ("smp18", (70, 100)), ("smp50", (64, 64))])
-def test_grid_by_grid_is_the_same_network(name, size):
+def test_grid_by_grid_is_the_same_network(name, size, monkeypatch):
     import torch
 
-    from runtime.reference import _labels_by_grids
+    import runtime.reference
     from training.models import create_model
 
     torch.manual_seed(1)
@@ -192,9 +192,11 @@ def test_grid_by_grid_is_the_same_network(name, size):
         best = logits.topk(2, dim=0).values
         clear = (best[0] - best[1] > 1e-4).numpy()
         for levels in (1, 2, 3, 5):
-            labels = _labels_by_grids(model, x, levels)
+            monkeypatch.setattr(runtime.reference, "_levels_to_shrink", lambda *_, levels=levels: levels)
+            labels = runtime.reference._labels(model, x)
             assert labels.shape == size and labels.dtype == np.uint8
             np.testing.assert_array_equal(labels[clear], logits.argmax(0).numpy()[clear])
+            torch.testing.assert_close(runtime.reference.logits_of(model, x)[0], logits, rtol=0, atol=1e-4)
     assert clear.mean() > 0.99
 
 
@@ -224,6 +226,59 @@ def test_an_equal_engine_passes_and_writes_everything(tmp_path, network, engine,
     assert cv2.imread(str(picture_path)).shape[1] > 1500
     said = capsys.readouterr().out
     assert "pixel agreement 100.0000 %" in said and "traffic light  (thin)" in said
+
+
+def test_several_scales_are_scored_beside_the_engine(tmp_path, network, engine, capsys):
+    arguments = ["compare", "--package", str(network.folder), "--images", "2", "--json", str(tmp_path / "c.json")]
+    assert main([*arguments, "--scales", "0.5,1,1.5", "--flip"]) == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert (found["scales"], found["flip"], found["miou_drop_points"]) == ([0.5, 1.0, 1.5], True, 0.0)
+    assert found["multi_scale"].keys() == found["reference"].keys()
+    assert found["multi_scale"]["iou"] != found["reference"]["iou"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["class", "reference", "engine", "points", "multi-scale"]
+    (mean,) = (line.split() for line in lines if line.startswith("mIoU "))
+    assert mean[-1] == f"{100 * found['multi_scale']['miou']:.2f}"
+    assert main([*arguments, "--scales", "1"]) == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["multi_scale"]["iou"] == found["reference"]["iou"]
+
+
+@pytest.mark.parametrize(("scales", "flip"), [((0.5, 1.0, 1.25), True), ((0.75, 2.0), False), ((1.0,), True)])
+def test_several_scales_are_averaged_probabilities(network, scales, flip):
+    """DeepLabv3, section 4.2, written out: one pass after the other, softmax, mean."""
+    import torch
+    import torch.nn.functional as F
+
+    from runtime.reference import Reference
+    from runtime.scales import MultiScale
+
+    reference = Reference(network)
+    frame_bgr = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    x, passes = reference.normalised(frame_bgr), []
+    with torch.inference_mode():
+        for scale in scales:
+            for mirrored in (False, True) if flip else (False,):
+                size = [round(side * scale) for side in SIZE]
+                image = F.interpolate(x.flip(3) if mirrored else x, size, mode="bilinear")
+                logits = F.interpolate(reference.checkpoint.model(image), SIZE, mode="bilinear")[0]
+                passes.append((logits.flip(2) if mirrored else logits).softmax(0).numpy())
+    mean = np.mean(passes, axis=0)
+    best = np.sort(mean, axis=0)
+    clear = best[-1] - best[-2] > 1e-5
+    labels = MultiScale(reference, scales, flip).segment(frame_bgr)
+    np.testing.assert_array_equal(labels[clear], mean.argmax(0)[clear])
+    assert clear.mean() > 0.95
+    assert (labels != reference.segment(frame_bgr)).any()
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"), [("0,1", "is no positive number"), ("0.5,9", "goes beyond 0.1 to 4 times")]
+)
+def test_scales_that_cannot_be(network, capsys, scales, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--package", str(network.folder), "--scales", scales])
+    assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_worse_engine_fails_by_how_much(tmp_path, network, engine, capsys):
