@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -13,6 +15,7 @@ pytest.importorskip("av", reason="needs PyAV: pip install av")
 pytest.importorskip("fcntl", reason="needs a system with file locks")
 
 from fleets import (
+    ROOT,
     alive,
     begun_segments,
     check_equals_run,
@@ -26,7 +29,10 @@ from fleets import (
     wait_until,
 )
 
+from runtime.fleet.job import Job
+from splitmerge import __version__
 from splitmerge.cli import main
+from splitmerge.files import sha256_of
 
 
 def _refused(arguments, capfd, code=2):
@@ -40,7 +46,18 @@ def _refused(arguments, capfd, code=2):
 def test_results_equal_a_run_on_the_whole_video(tmp_path, capfd):
     command = make_fleet(tmp_path, ("a.mp4", "deep/b.mp4"))
     imageio = pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg, which carries ffmpeg")
-    uneven = ("-vf", "setpts='N/30/TB+0.0131*mod(N,3)/TB'", "-fps_mode", "vfr", "-bf", "3", "-g", "10")
+    uneven = (
+        "-vf",
+        "setpts='N/30/TB+0.0041*mod(N,7)/TB'",
+        "-fps_mode",
+        "vfr",
+        "-enc_time_base",
+        "1:15360",
+        "-bf",
+        "3",
+        "-g",
+        "10",
+    )
     source = ("-f", "lavfi", "-i", "testsrc2=s=224x128:r=30:d=4", "-c:v", "libx264", "-sc_threshold", "0")
     ffmpeg = [imageio.get_ffmpeg_exe(), "-v", "error", *source]
     subprocess.run([*ffmpeg, *uneven, "-video_track_timescale", "15360", tmp_path / "videos/uneven.mp4"], check=True)
@@ -137,6 +154,26 @@ def test_a_cut_off_video_is_done_as_far_as_it_goes(tmp_path):
     assert row["state"] == "done" and row["frames"] + row["missing_frames"] == 40 and row["missing_frames"] > 0
     assert "cut.avi promises 40 frames" in row["why"]
     assert main(command) == 2  # as it was told the first time
+
+
+def test_an_idle_worker_ends_with_its_coordinator(tmp_path):
+    make_fleet(tmp_path, ("a.mp4",), frames=12)
+    (tmp_path / "out/.work").mkdir(parents=True)
+    (tmp_path / "out/.work/token").touch()
+    manifest = tmp_path / "package/manifest.json"
+    folders = [f"{tmp_path}/{name}" for name in ("videos", "out", "package")]
+    job = Job(*folders, sha256_of(manifest), __version__, "token")
+    with subprocess.Popen(
+        [sys.executable, "-m", "runtime.fleet.process"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        try:
+            worker.stdin.write(json.dumps({"job": asdict(job), "device": 0, "threads": 1}).encode() + b"\n")
+            worker.stdin.flush()
+            assert json.loads(worker.stdout.readline()) == {"kind": "ready"}
+            worker.stdin.close()
+            assert worker.wait(60) == 1
+        finally:
+            worker.kill()
 
 
 def test_a_killed_worker_is_replaced_and_its_segment_done(tmp_path, capfd):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import runtime.fleet.segment as segment_module
 from runtime.fleet.keyframes import Packets, Segment, Untrusted, packets_of, segments_of
 from runtime.fleet.segment import SegmentSource
 from runtime.sources import VideoSource
@@ -155,6 +156,21 @@ def test_a_wrong_cut_is_noticed_when_it_is_decoded(encode):
             list(SegmentSource(path, segment, whole.size, whole.fps))
     with pytest.raises(Untrusted, match="size"):
         SegmentSource(path, first, (whole.size[1], whole.size[0]), whole.fps)
+
+
+def test_frames_that_are_decoded_out_of_their_places_are_noticed(encode, monkeypatch):
+    path = encode("uneven.mp4", CUT["uneven.mp4"])
+    (first, *_), copied = segments_of(packets_of(path), 0.9), segment_module._copied
+    whole = VideoSource(path)
+    whole.close()
+
+    def shifted(*arguments):
+        times = copied(*arguments)
+        return [*times[:5], times[5] + 0.005, *times[6:]]
+
+    monkeypatch.setattr(segment_module, "_copied", shifted)
+    with pytest.raises(Untrusted, match="frame 5 is decoded out of its place"):
+        list(SegmentSource(path, first, whole.size, whole.fps))
 
 
 def test_packets_that_cannot_be_cut():
