@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from export.borders import crop_node
 from export.nodes import constant, insert_after_value, is_split, new_node, numpy_of, sizes
 from export.simplify import set_weights
 from splitmerge.errors import InputError
@@ -58,7 +59,9 @@ def finish_labels(model: ir.Model, batch: str, crop: tuple[int, int] | None) -> 
     graph = model.graph
     outputs = list(graph.outputs)
     if crop is not None:
-        outputs = [_cropped(graph, output, crop) for output in outputs]
+        crops = [crop_node(graph, output, crop) for output in outputs]
+        graph.extend(crops)
+        outputs = [node.outputs[0] for node in crops]
     _, height, width = sizes(outputs[0])
     cast = new_node("Cast", outputs[:1], LABELS, [batch, height, width], ir.DataType.UINT8, to=ir.DataType.UINT8.value)
     graph.append(cast)
@@ -107,17 +110,3 @@ def _reverse_first_convolutions(graph: ir.Graph, x: ir.Value) -> None:
                 f"The network gives its image to {reader.name} ({reader.op_type}); export turns red-green-blue into "
                 "blue-green-red inside the first convolution, so begin with a convolution of one group."
             )
-
-
-def _cropped(graph: ir.Graph, value: ir.Value, size: tuple[int, int]) -> ir.Value:
-    shape = sizes(value)
-    rank = len(shape)
-    name = f"{value.name}.crop"
-    starts, ends, axes = (
-        constant(graph, f"{name}.{kind}", np.array(numbers, np.int64))
-        for kind, numbers in (("starts", (0, 0)), ("ends", size), ("axes", (rank - 2, rank - 1)))
-    )
-    assert value.dtype is not None
-    node = new_node("Slice", [value, starts, ends, axes], name, [*shape[:-2], *size], value.dtype)
-    graph.append(node)
-    return node.outputs[0]

@@ -13,7 +13,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from export.nodes import Window, is_constant, is_merge, is_split, numpy_of, sizes, window_of
+from export.nodes import Window, is_constant, is_mask, is_merge, is_split, numpy_of, sizes, window_of
 from splitmerge.errors import InputError
 
 __all__ = ["POINTWISE", "Layout", "check_merged", "grid", "layouts_of", "number_poolings"]
@@ -69,11 +69,11 @@ def check_merged(graph: ir.Graph) -> None:
 
 
 def number_poolings(graph: ir.Graph) -> None:
-    """Note on every pooling the grid on its unsplit side, which fixes the order of its batches."""
+    """Note on every pooling the grid on its unsplit side, which fixes the order of its batches; on masks, theirs."""
     layouts = layouts_of(graph)
     for node in graph:
-        if is_split(node) or is_merge(node):
-            unsplit = node.inputs[0] if is_split(node) else node.outputs[0]
+        if is_split(node) or is_merge(node) or is_mask(node):
+            unsplit = node.outputs[0] if is_merge(node) else node.inputs[0]
             assert unsplit is not None
             node.attributes.add(ir.AttrInt64s("grid", grid(layouts[unsplit])))
 
@@ -111,7 +111,7 @@ def _merged(node: ir.Node, layout: Layout) -> Layout:
 def _keeps_batches(node: ir.Node, layouts: Mapping[ir.Value, Layout]) -> bool:
     """Whether batch b of the output depends on batch b of the inputs alone, in the same way for every b."""
     if node.domain:
-        return False
+        return is_mask(node)
     if node.op_type in POINTWISE | _PER_IMAGE:
         return all(v is None or is_constant(v) for v in node.inputs[1:])
     if node.op_type in _BROADCASTING:

@@ -4,6 +4,7 @@ While a graph is being rewritten a pooling is one node of the private domain `sp
 
     SplitPool(x)   attributes `window` (rows, columns) and, once numbered, `grid`
     MergePool(x)   the same
+    Mask(x)        zeros beyond an image, see `export.borders`
 
 `grid` is the (rows, columns) of split batches that the image is already parted into on the pooling's unsplit side.
 `export.lower` replaces all of them; no finished graph holds one.
@@ -19,6 +20,7 @@ from splitmerge.errors import InputError
 
 __all__ = [
     "DOMAIN",
+    "MASK",
     "MERGE",
     "SPLIT",
     "Window",
@@ -26,17 +28,20 @@ __all__ = [
     "grid_of",
     "insert_after_value",
     "is_constant",
+    "is_mask",
     "is_merge",
     "is_split",
     "new_node",
     "numpy_of",
     "only_reader",
+    "size_of",
     "sizes",
+    "unused_name",
     "window_of",
 ]
 
 DOMAIN = "splitmerge"
-SPLIT, MERGE = "SplitPool", "MergePool"
+SPLIT, MERGE, MASK = "SplitPool", "MergePool", "Mask"
 
 Window = tuple[int, int]
 """(rows, columns) of a pooling window or of a grid of split batches."""
@@ -48,6 +53,10 @@ def is_split(node: ir.Node | None) -> bool:
 
 def is_merge(node: ir.Node | None) -> bool:
     return node is not None and node.domain == DOMAIN and node.op_type == MERGE
+
+
+def is_mask(node: ir.Node | None) -> bool:
+    return node is not None and node.domain == DOMAIN and node.op_type == MASK
 
 
 def window_of(node: ir.Node) -> Window:
@@ -89,6 +98,21 @@ def sizes(value: ir.Value) -> tuple[int | None, ...]:
     if value.shape is None:
         raise InputError(f"The shape of {value.name} is unknown: export needs fixed heights, widths and channels.")
     return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def size_of(value: ir.Value) -> Window:
+    """Height and width, the last two dimensions. Raises InputError where they are not fixed."""
+    shape = sizes(value)
+    if len(shape) < 2 or shape[-2] is None or shape[-1] is None:
+        raise InputError(f"The shape of {value.name} is {shape}: export needs a fixed height and width.")
+    return shape[-2], shape[-1]
+
+
+def unused_name(graph: ir.Graph, name: str) -> str:
+    """The name, numbered where a node of the graph or its output has it already."""
+    taken = {name for node in graph for name in (node.name, *(output.name for output in node.outputs))}
+    numbered = (f"{name}_{count}" for count in range(1, len(taken) + 1))
+    return next(one for one in (name, *numbered) if one not in taken)
 
 
 def new_node(

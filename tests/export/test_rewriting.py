@@ -1,0 +1,72 @@
+"""Dilated convolutions as split batches and back, on random graphs and on FastFCN's example."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from export_samples import ort
+from hypothesis import given, settings
+from numpy.typing import NDArray
+from random_graphs import Builder, graphs
+
+from export.commute import fuse_poolings
+from export.dilated_form import dilate_split
+from export.geometry import geometry_of
+from export.lower import lower_poolings
+from export.nodes import is_merge, is_split
+from export.split_form import split_dilated
+
+Array = NDArray[np.generic]
+
+
+def inputs_of(model: ir.Model) -> dict[str, Array]:
+    (x,) = model.graph.inputs
+    assert x.shape is not None
+    shape = [int(size) for size in list(x.shape)[1:]]  # type: ignore[call-overload]
+    return {"x": np.random.default_rng(1).integers(-2, 3, (2, *shape)).astype(np.float32)}
+
+
+def run(model: ir.Model, inputs: dict[str, Array]) -> dict[str, Array]:
+    """Outputs of a graph whose poolings are nodes still; the graph stays as it is."""
+    finished = model.clone()
+    fuse_poolings(finished)
+    lower_poolings(finished)
+    assert all(len(value.shape or ()) <= 8 for node in finished.graph for value in node.outputs)
+    return ort(finished, inputs)
+
+
+def rates(model: ir.Model) -> list[tuple[int, ...]]:
+    """Of every convolution of stride 1, 1 where its kernel has one pixel."""
+    found = []
+    for node in model.graph:
+        if node.op_type == "Conv" and (geometry := geometry_of(node)) and geometry.stride == (1, 1):
+            found.append(tuple(r if k > 1 else 1 for r, k in zip(geometry.rate, geometry.kernel, strict=True)))
+    return found
+
+
+def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@settings(deadline=None, max_examples=200)
+@given(graphs())
+def test_random_graphs_there_and_back(model: ir.Model) -> None:
+    inputs = inputs_of(model)
+    expected = run(model, inputs)
+    rewritten = model.clone()
+    split_dilated(rewritten)
+    assert set(rates(rewritten)) <= {(1, 1)}
+    assert_no_split_after_merge(rewritten)
+    assert_same(run(rewritten, inputs), expected)
+    dilate_split(rewritten)
+    assert not any(is_split(node) or is_merge(node) for node in rewritten.graph)
+    assert sorted(rates(rewritten)) == sorted(rates(model))
+    assert_same(run(rewritten, inputs), expected)
+
+
+def assert_no_split_after_merge(model: ir.Model) -> None:
+    for node in model.graph:
+        value = node.inputs[0] if is_split(node) else None
+        before = value.producer() if value is not None else None
+        assert before is None or not is_merge(before)
