@@ -16,7 +16,7 @@ from export.geometry import Geometry, geometry_of
 from export.layouts import POINTWISE
 from export.nodes import Window, is_constant, is_mask, numpy_of, sizes
 
-__all__ = ["fits", "split_region", "treats_pixels_alike"]
+__all__ = ["fits", "has_constant_weights", "split_region", "treats_pixels_alike"]
 
 _BROADCASTING = frozenset({"Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
 _ALONG_CHANNELS: Mapping[str, int | None] = {"ArgMax": 0, "Concat": None, "LogSoftmax": -1, "Softmax": -1}
@@ -74,7 +74,7 @@ def _sides(node: ir.Node, window: Window) -> tuple[bool, bool]:
         return False, False
     if node.op_type == "Conv":
         geometry = geometry_of(node)
-        may = geometry is not None and fits(geometry, window) and all(map(_is_weight, node.inputs[1:]))
+        may = geometry is not None and fits(geometry, window) and has_constant_weights(node)
         must = may and any(k > 1 and step > 1 for k, step in zip(geometry.kernel, window, strict=True))  # type: ignore[union-attr]
         return must, may
     return False, treats_pixels_alike(node)
@@ -96,7 +96,7 @@ def treats_pixels_alike(node: ir.Node) -> bool:
     if node.domain:
         return False
     if node.op_type in POINTWISE or node.op_type == "BatchNormalization":
-        return all(map(_is_weight, node.inputs[1:]))
+        return has_constant_weights(node)
     if node.op_type in _BROADCASTING:
         return all(_is_one_pixel(v, rank) for v in inputs if is_constant(v))
     if node.op_type == "Slice":
@@ -107,8 +107,9 @@ def treats_pixels_alike(node: ir.Node) -> bool:
     return False
 
 
-def _is_weight(value: ir.Value | None) -> bool:
-    return value is None or is_constant(value)
+def has_constant_weights(node: ir.Node) -> bool:
+    """Whether all inputs but the first are constants."""
+    return all(value is None or is_constant(value) for value in node.inputs[1:])
 
 
 def _is_one_pixel(value: ir.Value, rank: int) -> bool:

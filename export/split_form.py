@@ -32,7 +32,7 @@ from export.nodes import (
     sizes,
     unused_name,
 )
-from export.regions import split_region
+from export.regions import has_constant_weights, split_region
 
 __all__ = ["split_dilated"]
 
@@ -50,14 +50,16 @@ def split_dilated(model: ir.Model) -> None:
     for node in list(graph):
         _pad_explicitly(graph, node)
     while window := _next_window(graph):
-        _Pass(graph, window).apply(split_region(graph, window))
+        region = split_region(graph, window)
+        assert region, f"nothing can be split by {window}, and it would be asked for again"
+        _Pass(graph, window).apply(region)
     common.RemoveUnusedNodesPass()(model)
 
 
 def _rates(node: ir.Node) -> tuple[Geometry, Window] | None:
     """Geometry and rate of a convolution that can be split, the rate being 1 where the kernel reads one pixel."""
     geometry = geometry_of(node) if node.op_type == "Conv" else None
-    if geometry is None or geometry.stride != (1, 1) or min(geometry.before) < 0 or not is_constant(node.inputs[1]):  # type: ignore[arg-type]
+    if geometry is None or geometry.stride != (1, 1) or min(geometry.before) < 0 or not has_constant_weights(node):
         return None
     rows, columns = (rate if kernel > 1 else 1 for rate, kernel in zip(geometry.rate, geometry.kernel, strict=True))
     return (geometry, (rows, columns)) if (rows, columns) != (1, 1) else None

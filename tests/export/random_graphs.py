@@ -61,7 +61,13 @@ class Builder:
         return self.node("Clip", [value, low, high], limit)
 
     def conv(
-        self, value: ir.Value, outputs: int, kernel: tuple[int, int], rate: tuple[int, int], groups: int = 1, **pads: object
+        self,
+        value: ir.Value,
+        outputs: int,
+        kernel: tuple[int, int],
+        rate: tuple[int, int],
+        groups: int = 1,
+        **pads: object,
     ) -> ir.Value:
         inputs = channels_of(value) // groups
         reached = prod(kernel) * inputs
@@ -110,7 +116,21 @@ RATES = st.one_of(
 )
 KERNELS = st.one_of(st.sampled_from([(3, 3), (3, 3), (1, 1)]), st.tuples(st.integers(1, 4), st.integers(1, 4)))
 OPERATORS = st.sampled_from(
-    ["conv", "conv", "conv", "conv", "pointwise", "pointwise", "point conv", "join", "join", "norm", "max", "strided", "slice"]
+    [
+        "conv",
+        "conv",
+        "conv",
+        "conv",
+        "pointwise",
+        "pointwise",
+        "point conv",
+        "join",
+        "join",
+        "norm",
+        "max",
+        "strided",
+        "slice",
+    ]
 )
 
 
@@ -134,7 +154,9 @@ def _next(draw: st.DrawFn, build: Builder, value: ir.Value, values: list[ir.Valu
         case "conv":
             kernel, rate = draw(KERNELS), draw(RATES)
             groups = channels if draw(st.booleans()) else 1
-            return build.conv(value, groups * draw(st.integers(1, 2)), kernel, rate, groups, **_pads(draw, value, kernel, rate))
+            return build.conv(
+                value, groups * draw(st.integers(1, 2)), kernel, rate, groups, **_pads(draw, value, kernel, rate)
+            )
         case "point conv":
             return build.conv(value, draw(st.integers(1, 3)), (1, 1), (1, 1))
         case "strided":
@@ -163,7 +185,12 @@ def _pads(draw: st.DrawFn, value: ir.Value, kernel: tuple[int, int], rate: tuple
             return {"pads": [spread[0] // 2, spread[1] // 2, spread[0] - spread[0] // 2, spread[1] - spread[1] // 2]}
         case "odd":
             before = [draw(st.integers(0, s + 2)) for s in spread]
-            return {"pads": [*before, *(s - b + draw(st.integers(0, 2)) if b < s else 0 for s, b in zip(spread, before))]}
+            return {
+                "pads": [
+                    *before,
+                    *(s - b + draw(st.integers(0, 2)) if b < s else 0 for s, b in zip(spread, before, strict=True)),
+                ]
+            }
         case _:
             return {"auto_pad": kind}
 

@@ -1,72 +1,163 @@
-"""Dilated convolutions as split batches and back, on random graphs and on FastFCN's example."""
+"""Dilated convolutions as split batches and back: random graphs, FastFCN's equation, and networks that have them."""
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from export_samples import ort
+import torch
+from export_samples import MEAN, STD, network, noise, normalised, ort
 from hypothesis import given, settings
-from numpy.typing import NDArray
-from random_graphs import Builder, graphs
+from onnx.reference import ReferenceEvaluator
+from random_graphs import Builder, channels_of, graphs
+from rewriting_checks import check_there_and_back, inputs_of, poolings, rates, run
 
-from export.commute import fuse_poolings
 from export.dilated_form import dilate_split
-from export.geometry import geometry_of
-from export.lower import lower_poolings
-from export.nodes import is_merge, is_split
+from export.graphs import contract_for, graphs_from_whole, whole_from_network
 from export.split_form import split_dilated
-
-Array = NDArray[np.generic]
-
-
-def inputs_of(model: ir.Model) -> dict[str, Array]:
-    (x,) = model.graph.inputs
-    assert x.shape is not None
-    shape = [int(size) for size in list(x.shape)[1:]]  # type: ignore[call-overload]
-    return {"x": np.random.default_rng(1).integers(-2, 3, (2, *shape)).astype(np.float32)}
+from training.layers import merge_pool, split_pool
 
 
-def run(model: ir.Model, inputs: dict[str, Array]) -> dict[str, Array]:
-    """Outputs of a graph whose poolings are nodes still; the graph stays as it is."""
-    finished = model.clone()
-    fuse_poolings(finished)
-    lower_poolings(finished)
-    assert all(len(value.shape or ()) <= 8 for node in finished.graph for value in node.outputs)
-    return ort(finished, inputs)
-
-
-def rates(model: ir.Model) -> list[tuple[int, ...]]:
-    """Of every convolution of stride 1, 1 where its kernel has one pixel."""
-    found = []
-    for node in model.graph:
-        if node.op_type == "Conv" and (geometry := geometry_of(node)) and geometry.stride == (1, 1):
-            found.append(tuple(r if k > 1 else 1 for r, k in zip(geometry.rate, geometry.kernel, strict=True)))
-    return found
-
-
-def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
-
-
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(graphs())
 def test_random_graphs_there_and_back(model: ir.Model) -> None:
+    check_there_and_back(model)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=2000)
+@given(graphs(operators=12))
+def test_many_random_graphs_there_and_back(model: ir.Model) -> None:
+    check_there_and_back(model)
+
+
+def stack(size: tuple[int, int], rates: list[tuple[int, int]]) -> ir.Model:
+    """3x3 convolutions with a bias, one behind the other, at the size of the image."""
+    build = Builder(2, *size)
+    value = build.x
+    for rate in rates:
+        value = build.conv(value, 2, (3, 3), rate, pads=[*rate, *rate])
+    return build.model([value])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_fastfcn_equation_2(layers: int) -> None:
+    """C_d^n is M C_r^n S (FastFCN, Eq. 2): one split, n regular convolutions, one merge; the same in PyTorch."""
+    dilated = stack((8, 12), [(2, 2)] * layers)
+    split = dilated.clone()
+    split_dilated(split)
+    assert [node.op_type for node in split.graph] == ["SplitPool", *["Conv"] * layers, "MergePool"]
+    assert rates(split) == [(1, 1)] * layers
+    inputs = inputs_of(dilated)
+    (expected,) = run(dilated, inputs).values()
+    (found,) = run(split, inputs).values()
+    np.testing.assert_array_equal(found, expected)
+    x = split_pool(torch.from_numpy(inputs["x"]))
+    for node in dilated.graph:
+        weight, bias = (torch.from_numpy(v.const_value.numpy()) for v in node.inputs[1:] if v and v.const_value)
+        if node.op_type == "Conv":
+            x = torch.nn.functional.conv2d(x, weight, bias, padding=1)
+    np.testing.assert_array_equal(merge_pool(x).numpy(), expected)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (9, 11)])
+def test_a_rate_that_grows_splits_what_is_split(size: tuple[int, int]) -> None:
+    model = stack(size, [(2, 2), (2, 2), (4, 4), (4, 4), (2, 2)])
+    check_there_and_back(model)
+    split_dilated(model)
+    two = (2, 2)
+    assert poolings(model) == [
+        ("SplitPool", two), ("SplitPool", two), ("MergePool", two), ("MergePool", two)
+    ]  # fmt: skip
+
+
+def test_rates_with_a_common_part_share_its_split() -> None:
+    """As ASPP's 6, 12 and 18; its merges are shared, too, behind the concatenation and the projection."""
+    build = Builder(2, 36, 36)
+    branches = [build.conv(build.x, 4, (3, 3), (rate, rate), pads=[rate] * 4) for rate in (6, 12, 18)]
+    joined = build.node("Concat", branches, max(map(build.bounds.__getitem__, branches)), axis=1)
+    model = build.model([build.conv(joined, 1, (1, 1), (1, 1))])
+    assert channels_of(joined) == 12
+    check_there_and_back(model)
+    split_dilated(model)
+    assert sorted(poolings(model)) == [
+        ("MergePool", (2, 2)), ("MergePool", (3, 3)), ("MergePool", (6, 6)),
+        ("SplitPool", (2, 2)), ("SplitPool", (3, 3)), ("SplitPool", (6, 6)),
+    ]  # fmt: skip
+
+
+def test_what_is_no_number_beyond_the_image_stays_there() -> None:
+    """1/0 * 0 below and on the right of a padded image; a mask that multiplied would let it in."""
+    build = Builder(1, 5, 5)
+    five, none = (build.constant(np.full((1, 1, 1), number, np.float32)) for number in (5, 0))
+    positive = build.node("Add", [build.x, five], 7)
+    maximum = build.node("MaxPool", [positive], 7, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    nothing = build.node("Mul", [build.node("Reciprocal", [maximum], 1), none], 0)
+    value = build.node("Add", [maximum, nothing], 7)
+    model = build.model([build.conv(value, 1, (3, 3), (2, 2), pads=[2, 2, 2, 2])])
+    check_there_and_back(model)
+    split_dilated(model)
+    order = [node.op_type for node in model.graph]
+    assert order.index("SplitPool") < order.index("Reciprocal") < order.index("Mask") < order.index("Conv")
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4)])
+def test_automatic_padding(auto_pad: str, kernel: tuple[int, int]) -> None:
+    """Against ONNX's reference implementation: ONNX Runtime knows no automatic padding of dilated convolutions."""
+    build = Builder(2, 7, 10)
+    model = build.model([build.conv(build.x, 2, kernel, (3, 2), auto_pad=auto_pad)])
     inputs = inputs_of(model)
-    expected = run(model, inputs)
-    rewritten = model.clone()
-    split_dilated(rewritten)
-    assert set(rates(rewritten)) <= {(1, 1)}
-    assert_no_split_after_merge(rewritten)
-    assert_same(run(rewritten, inputs), expected)
-    dilate_split(rewritten)
-    assert not any(is_split(node) or is_merge(node) for node in rewritten.graph)
-    assert sorted(rates(rewritten)) == sorted(rates(model))
-    assert_same(run(rewritten, inputs), expected)
+    (expected,) = ReferenceEvaluator(ir.to_proto(model)).run(None, inputs)  # type: ignore[misc]
+    for rewrite in (split_dilated, dilate_split):
+        rewrite(model)
+        np.testing.assert_array_equal(run(model, inputs)["y0"], expected)
 
 
-def assert_no_split_after_merge(model: ir.Model) -> None:
-    for node in model.graph:
-        value = node.inputs[0] if is_split(node) else None
-        before = value.producer() if value is not None else None
-        assert before is None or not is_merge(before)
+SIZE = (70, 100)
+"""Which no stride divides, and whose features no rate divides."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("dilatedfcn8-18", marks=pytest.mark.slow),
+        "deeplabv3-50,output_stride=8",
+        pytest.param("fastfcn-aspp-50", marks=pytest.mark.slow),
+    ],
+)
+def test_dilated_networks_in_split_form(name: str) -> None:
+    """Against PyTorch, which runs them dilated."""
+    model = network(name)
+    contract = contract_for(SIZE, model.stride, MEAN, STD)
+    whole = whole_from_network(model, contract, logits=True)
+    dilated = set(rates(whole)) - {(1, 1)}
+    split_dilated(whole)
+    assert dilated and not set(rates(whole)) - {(1, 1)}
+    frames = noise(2, *SIZE)
+    found = ort(graphs_from_whole(whole, contract, 0).parts["model"], {"frames": frames})
+    with torch.no_grad():
+        expected = model(normalised(frames)).numpy()
+    np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_dilated_stage_runs_in_split_layout() -> None:
+    """Of dilatedfcn8-18 at sizes that fit: into rate 2 and rate 4 with the main branch and the shortcut, out once."""
+    model = network("dilatedfcn8-18")
+    contract = contract_for((64, 96), model.stride, MEAN, STD)
+    whole = whole_from_network(model, contract)
+    split_dilated(whole)
+    assert poolings(whole) == [("SplitPool", (2, 2))] * 4 + [("MergePool", (4, 4))]
+
+
+def test_split_networks_in_dilated_form() -> None:
+    """SMP-18 without a pooling is the network that `training.reduction.Dilated` makes of the same weights."""
+    model = network("smp18")
+    contract = contract_for((45, 70), model.stride, MEAN, STD)
+    whole = whole_from_network(model, contract, logits=True)
+    dilate_split(whole)
+    assert not poolings(whole)
+    assert {rate for rate in rates(whole) if rate != (1, 1)} == {(2**level,) * 2 for level in range(2, 6)}
+    frames = noise(2, 45, 70)
+    found = ort(graphs_from_whole(whole, contract, 0).parts["model"], {"frames": frames})
+    with torch.no_grad():
+        expected = model.dilated_logits(normalised(frames)).numpy()  # type: ignore[operator]
+    np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
