@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.frames import Source, SourceFrame, rate_or_default, silence_decoder
+from runtime.frames import Source, SourceFrame, rate_or_default, read_on, silence_decoder
 from splitmerge.errors import InputError
 
 __all__ = ["OPEN_S", "Connection", "Paced", "Stream"]
@@ -66,12 +66,12 @@ class Stream:
         self.frame_count = int(promised) if promised > 0 else None
 
     def read(self) -> Read | None:
-        done, frame = self._capture.read()
-        if not done:
+        frame = read_on(self._capture)
+        if frame is None:
             return None
         milliseconds = float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
         known = milliseconds >= 0 and np.isfinite(milliseconds)
-        return np.asarray(frame, np.uint8), milliseconds / 1000 if known else None
+        return frame, milliseconds / 1000 if known else None
 
     def close(self) -> None:
         self._capture.release()

@@ -1,7 +1,9 @@
 """A decoded frame, what every source says of itself, and the few checks that all sources share."""
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +21,7 @@ __all__ = [
     "SourceFrame",
     "checked_size",
     "rate_or_default",
+    "read_on",
     "resized",
     "silence_decoder",
     "size_text",
@@ -29,6 +32,10 @@ SMALLEST = 32
 
 IMAGE_FPS = 25.0
 """Frames per second where a source names no rate: images have no clock, and MJPEG over HTTP has none."""
+
+
+DAMAGED, PATIENCE_S = 100, 1.0
+"""Packets in a row that cannot be decoded and seconds spent on them, after which a video is taken to have ended."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,22 @@ def silence_decoder() -> None:
     # FFmpeg's level is read once, when the process first opens a video; a user's own setting wins.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def read_on(capture: cv2.VideoCapture) -> NDArray[np.uint8] | None:
+    """The next frame that can be decoded, uint8 [H,W,3]; None at the end.
+
+    OpenCV ends a read at a damaged packet just as at the end of a video, so some more are tried, for a moment.
+    """
+    began = time.perf_counter()
+    for _ in range(DAMAGED):
+        with suppress(cv2.error):  # a damaged frame may be of a size that cannot be
+            done, frame = capture.read()
+            if done:
+                return np.asarray(frame, np.uint8)
+        if time.perf_counter() - began > PATIENCE_S:
+            break
+    return None
 
 
 def rate_or_default(fps: float) -> float:

@@ -28,6 +28,7 @@ from runtime.frames import (
     SourceFrame,
     checked_size,
     rate_or_default,
+    read_on,
     resized,
     silence_decoder,
     size_text,
@@ -145,8 +146,7 @@ class VideoSource:
         self.missing_frames = self._shortfall(index)
 
     def _decode(self) -> NDArray[np.uint8] | None:
-        ok, frame = self._capture.read()
-        return np.asarray(frame, np.uint8) if ok else None
+        return read_on(self._capture)
 
     def _position(self) -> float | None:
         """Time of the frame decoded last, in seconds; read before it, OpenCV would give the time of the one before."""
