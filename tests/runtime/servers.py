@@ -71,6 +71,9 @@ class Server:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self._closed.set()
         self.kill()
         self._keeper.join()

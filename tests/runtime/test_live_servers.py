@@ -1,11 +1,13 @@
 """RTSP, RTMP, HTTP, MJPEG and UDP from servers that nobody here made: slowed, paused, killed and started again."""
 
+import contextlib
 import itertools
 import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -15,10 +17,12 @@ from servers import FRAMES, LOGIN, PROTOCOLS, RATE, Server, make_streams
 from tenacity import wait_fixed
 from test_live import check_sums
 
+import splitmerge.commands.run
 from runtime import live
 from runtime.live import Limits
 from runtime.pipeline import run_pipeline
 from runtime.sources import open_source, silence_decoder
+from splitmerge.cli import main
 from splitmerge.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +108,21 @@ def test_a_server_is_slow_then_silent_then_killed(protocol, streams, capfd):
     assert said.count("connected again") == outages and not any(secret in said for secret in LOGIN)
 
 
+def test_an_outage_is_given_up_after_its_time(streams):
+    results = []
+    with Server("http", streams) as server:
+        source = connect(server, Limits(stall_s=1.0, reconnect=1000, reconnect_s=1.5))
+
+        def sink(result):
+            results.append(result)
+            if len(results) == 10:
+                server.close()
+
+        summary = run_pipeline(source, Threshold(), [sink], SIZE)
+    check_sums(summary, results)
+    assert summary.source_lost and summary.outages == 1 and 1 <= summary.attempts < 20
+
+
 def test_a_server_that_stays_silent_is_given_up(streams):
     results = []
     with Server("http", streams) as server:  # paused, its ffmpeg takes no second connection
@@ -153,6 +172,50 @@ def test_a_whole_run_of_an_rtsp_camera_says_no_password(streams, tmp_path, login
     assert len(written) == 3
     for text in (*said, *written):
         assert not any(secret in text for secret in (LOGIN[0], "s3cret", "wr0ng"))
+
+
+def test_the_live_page_says_no_password(streams, tmp_path, monkeypatch):
+    monkeypatch.setattr(splitmerge.commands.run, "open_executor", lambda *_: Threshold())
+    write_package(tmp_path / "package")
+    port, seen = free_port(), {}
+    page = f"http://127.0.0.1:{port}"
+
+    def look():
+        status = {"frames": 0}
+        while status["frames"] < 5:
+            with contextlib.suppress(OSError):
+                text = urlopen(f"{page}/status.json", timeout=5).read().decode()
+                status = max(_objects(json.loads(text)), key=lambda found: found["frames"])
+                seen["status"] = text
+        seen.update({path: urlopen(page + path, timeout=5).read().decode() for path in ("/", "/metrics")})
+
+    with Server("rtsp", streams, login=("digest", *LOGIN)) as server, ThreadPoolExecutor(1) as pool:
+        connect(server, Limits()).close()
+        looking = pool.submit(look)
+        arguments = ["run", server.url, "--package", str(tmp_path / "package"), "--page", str(port), "--frames", "200"]
+        assert main(arguments) == 0
+        looking.result(30)
+    assert len(seen) == 3
+    for text in seen.values():
+        assert not any(secret in text for secret in (LOGIN[0], "s3cret"))
+
+
+def _objects(value):
+    """Every object with a count of frames, however the page arranges them."""
+    if isinstance(value, dict):
+        yield from [value] if "frames" in value else []
+        value = list(value.values())
+    for entry in value if isinstance(value, list) else []:
+        yield from _objects(entry)
+
+
+def test_a_camera_of_this_machine():
+    if not any(path.is_char_device() for path in Path("/dev").glob("video*")):
+        pytest.skip("needs a V4L2 camera: there is no /dev/video*")
+    results = []
+    summary = run_pipeline(open_source("0"), Threshold(), [results.append], SIZE, 20)
+    check_sums(summary, results)
+    assert summary.live and summary.frames == 20
 
 
 def test_rtsp_over_udp_alone_and_over_tcp_where_there_is_a_choice(streams):
