@@ -24,7 +24,7 @@ from export.nodes import sizes
 from export.reference import finite_logits, logits_from_torch, normalised
 from training.networks.base import SegmentationNet, pad_to_stride
 from training.networks.smp import SMP
-from training.reduction import LEVELS, SplitMerge
+from training.reduction import SplitMerge, strides_of
 
 __all__ = ["MAX_NUMBERS", "FullSize", "compare_full_size", "largest_tensor"]
 
@@ -105,7 +105,7 @@ def _pixels(network: SegmentationNet, graphs: Graphs, count: int) -> list[_Pixel
     each other show), and those of the first split batch."""
     if not isinstance(network, SMP):
         return [_Pixels(0, 0, 1)]
-    stride = graphs.cut.rows if graphs.cut else 1 << _LEVEL
+    stride = graphs.cut.rows if graphs.cut else strides_of(network.windows)[_LEVEL]
     return [_Pixels(0, 0, stride), _Pixels(stride - 1, 1, stride)][-count:]
 
 
@@ -121,10 +121,9 @@ def _expected(
 
 
 def _sampled(network: SMP, padded: Tensor, pixels: _Pixels) -> NDArray[np.float32]:
-    shrunken = pixels.stride.bit_length() - 1
-    offsets = [(pixels.row >> level & 1, pixels.column >> level & 1) for level in range(shrunken)]
+    reduction = SplitMerge.at(pixels.row, pixels.column, pixels.stride, network.windows)
     with torch.inference_mode():
-        logits, offset, stride = network.sample(padded, SplitMerge((*offsets, *[None] * (LEVELS - shrunken))))
+        logits, offset, stride = network.sample(padded, reduction)
     assert (*offset, stride) == (pixels.row, pixels.column, pixels.stride)
     return finite_logits(logits, "sample")
 

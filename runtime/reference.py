@@ -106,24 +106,25 @@ def _grids(model: "SegmentationNet", x: "Tensor", levels: int) -> Iterator[tuple
     """(row, column, stride) and the logits `[1,classes,h,w]` of the pixels `[row::stride, column::stride]`, padded."""
     from training.networks.base import pad_to_stride
     from training.networks.smp import SMP
-    from training.reduction import LEVELS, SplitMerge
+    from training.reduction import SplitMerge, strides_of
 
     assert isinstance(model, SMP)
-    padded, stride = pad_to_stride(x, model.stride), 1 << levels
+    padded, stride = pad_to_stride(x, model.stride), strides_of(model.windows)[levels]
     for row, column in np.ndindex(stride, stride):
-        # Level 1 owns the lowest bit of a pixel's row and column.
-        offsets = [(row >> bit & 1, column >> bit & 1) for bit in range(levels)]
-        yield row, column, stride, model.sample(padded, SplitMerge((*offsets, *[None] * (LEVELS - levels)))).logits
+        reduction = SplitMerge.at(row, column, stride, model.windows)
+        yield row, column, stride, model.sample(padded, reduction).logits
 
 
 def _levels_to_shrink(model: "SegmentationNet", x: "Tensor") -> int:
     """How many levels of a Split-Merge Pooling network to shrink so that its widest feature map fits LARGEST_TENSOR."""
     from training.networks.smp import SMP
+    from training.reduction import LEVELS, strides_of
 
     if not isinstance(model, SMP):
         return 0
-    elements = x.shape[-2] * x.shape[-1] * model.stage_channels[-1]
-    return next(level for level in range(6) if level == 5 or elements >> 2 * level <= LARGEST_TENSOR)
+    elements, strides = x.shape[-2] * x.shape[-1] * model.stage_channels[-1], strides_of(model.windows)
+    fits = (level for level, stride in enumerate(strides) if elements // stride**2 <= LARGEST_TENSOR)
+    return next(fits, LEVELS)
 
 
 def _load(package: Package, own: str | None) -> "Checkpoint":

@@ -10,7 +10,7 @@ from training.data import Dataset
 from training.metrics import confusion_matrix
 from training.networks.base import SegmentationNet, pad_to_stride
 from training.networks.smp import SMP
-from training.reduction import LEVELS, SplitMerge
+from training.reduction import SplitMerge, strides_of
 
 __all__ = ["confusion_of", "normalise", "predict"]
 
@@ -30,17 +30,16 @@ def normalise(frames: Tensor, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGEN
 def predict(model: SegmentationNet, image: Tensor, stride: int = 1) -> NDArray[np.uint8]:
     """Labels uint8 `[H,W]` of one normalised image `[1,3,H,W]`.
 
-    With a `stride` of 2 to 32 a Split-Merge Pooling network computes only the pixels `[::stride, ::stride]`, and every
-    other pixel takes the nearest computed one; other networks have no such choice and ignore it.
+    With a `stride` of 2 to 32 a Split-Merge Pooling network computes only so much less: one pixel in the middle of
+    every window of that size, and every other pixel takes the nearest computed one; other networks have no such choice
+    and ignore it. Raises ValueError where the network's windows do not make that stride.
     """
     height, width = image.shape[-2:]
     if not isinstance(model, SMP) or stride == 1:
         return _uint8(model(image)[0].argmax(0))
-    shrunken = stride.bit_length() - 1
-    # Offsets in the middle of the window leave the least distance to the nearest computed pixel.
-    middle = (0, 0), (1, 1)
-    offsets = [middle[level == shrunken - 1] for level in range(shrunken)]
-    sampled = model.sample(pad_to_stride(image, model.stride), SplitMerge((*offsets, *[None] * (LEVELS - shrunken))))
+    # The middle of the window leaves the least distance to the nearest computed pixel.
+    middle = SplitMerge.at(stride // 2, stride // 2, stride, model.windows)
+    sampled = model.sample(pad_to_stride(image, model.stride), middle)
     labels = sampled.logits[0].argmax(0)
     dense = labels.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
     return _uint8(dense[:height, :width])
@@ -54,8 +53,11 @@ def confusion_of(
     """Confusion matrix of the network in evaluation mode over labelled images.
 
     With a `stride`, a Split-Merge Pooling network is scored on the pixels it computes alone: every stride-th row and
-    column, an unbiased sample of its score at full density.
+    column, an unbiased sample of its score at full density. Where its windows do not make that stride, the next smaller
+    one is taken.
     """
+    if isinstance(model, SMP):
+        stride = max(possible for possible in strides_of(model.windows) if possible <= stride)
     was_training = model.training
     model.eval()
     total = np.zeros((model.num_classes, model.num_classes), np.int64)

@@ -38,16 +38,18 @@ from training.interrupts import interrupts_wait
 from training.metrics import mean_iou
 from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
-from training.own import is_own, model_named_by_user, named_by_user
+from training.own import is_own, model_named_by_user
 from training.recompute import set_checkpointing
-from training.reduction import STRIDE
+from training.reduction import STRIDE, strides_of
 
 __all__ = ["TrainConfig", "train"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training. `crop` is (height, width) in pixels, multiples of 32; `lr` the peak of a warmed-up cosine.
+    """One training.
+
+    `crop` is (height, width) in pixels, multiples of 32 (for SMP, of its stride); `lr` the peak of a warmed-up cosine.
 
     `size` (height, width), `images` and `validation_images` say how much of a rendered data set was drawn.
 
@@ -75,17 +77,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError for what cannot be, before any image is drawn."""
-        named_by_user(self.model)
         for name in ("steps", "batch", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"A training with {name} {getattr(self, name)} cannot be: choose 1 or more.")
         if not math.isfinite(self.lr) or self.lr <= 0:
             raise InputError(f"A learning rate of {self.lr} cannot be: choose a number above 0.")
-        if self.crop[0] % STRIDE or self.crop[1] % STRIDE or min(self.crop) < STRIDE:
-            raise InputError(f"The crop {self.crop[0]}x{self.crop[1]} must be a multiple of {STRIDE} on both sides.")
-        if self.checkpointing != "off":
-            with torch.device("cpu" if is_own(self.model) else "meta"):  # its structure alone
-                set_checkpointing(model_named_by_user(self.model, len(CITYSCAPES), self.width), self.checkpointing)
+        with torch.device("cpu" if is_own(self.model) else "meta"):  # its structure alone
+            model = model_named_by_user(self.model, len(CITYSCAPES), self.width)
+        stride = model.stride if isinstance(model, SMP) else STRIDE
+        if self.crop[0] % stride or self.crop[1] % stride or min(self.crop) < stride:
+            raise InputError(f"The crop {self.crop[0]}x{self.crop[1]} must be a multiple of {stride} on both sides.")
+        if isinstance(model, SMP) and self.stride not in strides_of(model.windows):
+            choices = ", ".join(map(str, dict.fromkeys(strides_of(model.windows))))
+            raise InputError(f"{self.model} cannot learn at a stride of {self.stride}: choose one of {choices}.")
+        set_checkpointing(model, self.checkpointing)
 
 
 @dataclass

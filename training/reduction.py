@@ -10,6 +10,7 @@ The weights are the same in all four forms, so one network can be read as any of
 A level counts the reductions passed so far: 0 at the image, 5 at the classifier of a ResNet.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,9 +21,21 @@ from torch import Tensor, nn
 
 from training.layers import Offset, conv_shrink, draw_offset, merge_pool, shrink_pool, split_pool
 
-__all__ = ["LEVELS", "STRIDE", "Atrous", "Dilated", "Reduction", "SplitMerge", "Strided", "dilated_conv"]
+__all__ = [
+    "LEVELS",
+    "STRIDE",
+    "WINDOWS",
+    "Atrous",
+    "Dilated",
+    "Reduction",
+    "SplitMerge",
+    "Strided",
+    "dilated_conv",
+    "strides_of",
+]
 
 LEVELS = 5
+WINDOWS = (2,) * LEVELS
 STRIDE = 2**LEVELS
 
 
@@ -97,17 +110,32 @@ class SplitMerge:
     levels and splitting the rest computes a regular grid of pixels of the frame. Shrinking comes before the batch norm,
     which in training therefore sees the sampled pixels alone, as the strided network's does; in evaluation a batch norm
     is the same affine map for every pixel and the order makes no difference.
+
+    `windows` are the levels' poolings: w takes w x w pixels apart, where the original halves the resolution.
     """
 
     offsets: Sequence[Offset | None] = (None,) * LEVELS
+    windows: Sequence[int] = WINDOWS
 
     @classmethod
-    def sampled(cls, generator: torch.Generator | None, stride: int = STRIDE) -> "SplitMerge":
-        """Shrink at offsets drawn anew (the training form), split the last levels where `stride` is below 32."""
-        shrunken = stride.bit_length() - 1
-        if stride != 1 << shrunken or not 0 <= shrunken <= LEVELS:
-            raise ValueError(f"A grid of stride {stride} cannot be sampled: choose 1, 2, 4, 8, 16 or 32.")
-        return cls((*(draw_offset(2, generator) for _ in range(shrunken)), *[None] * (LEVELS - shrunken)))
+    def sampled(
+        cls, generator: torch.Generator | None, stride: int = STRIDE, windows: Sequence[int] = WINDOWS
+    ) -> "SplitMerge":
+        """Shrink the first levels, whose strides make `stride`, at offsets drawn anew (the training form); split the
+        others. Raises ValueError where no levels make that stride."""
+        shrunken = _levels_of(stride, windows)
+        drawn = (draw_offset(window, generator) for window in windows[:shrunken])
+        return cls((*drawn, *[None] * (LEVELS - shrunken)), windows)
+
+    @classmethod
+    def at(cls, row: int, column: int, stride: int, windows: Sequence[int] = WINDOWS) -> "SplitMerge":
+        """Compute the pixels `[row::stride, column::stride]`. Raises ValueError where no levels make that stride."""
+        shrunken = _levels_of(stride, windows)
+        offsets: list[Offset | None] = []
+        for window in windows[:shrunken]:  # level 1 owns the lowest digit of a pixel's row and column
+            offsets.append((row % window, column % window))
+            row, column = row // window, column // window
+        return cls((*offsets, *[None] * (LEVELS - shrunken)), windows)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -118,40 +146,44 @@ class SplitMerge:
         shrunken = [offset for offset in self.offsets if offset is not None]
         if list(self.offsets[: len(shrunken)]) != shrunken:
             raise ValueError(f"Only the first levels can be shrunken to a regular grid, not {self.offsets}.")
-        row = sum(offset[0] << i for i, offset in enumerate(shrunken))
-        column = sum(offset[1] << i for i, offset in enumerate(shrunken))
-        return row, column, 1 << len(shrunken)
+        strides = strides_of(self.windows)
+        row = sum(offset[0] * stride for offset, stride in zip(shrunken, strides, strict=False))
+        column = sum(offset[1] * stride for offset, stride in zip(shrunken, strides, strict=False))
+        return row, column, strides[len(shrunken)]
 
     def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
         return _stride_one(conv, x)
 
     def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
-        offset = self.offsets[level - 1]
+        offset, window = self.offsets[level - 1], self.windows[level - 1]
         if offset is None:
-            return split_pool(norm(_stride_one(conv, x)))
-        out: Tensor = norm(conv_shrink(conv, x, offset))
+            return split_pool(norm(_stride_one(conv, x)), window)
+        out: Tensor = norm(conv_shrink(conv, x, offset, window))
         return out
 
     def pool(self, x: Tensor, level: int) -> Tensor:
-        offset = self.offsets[level - 1]
-        return split_pool(x) if offset is None else shrink_pool(x, offset)
+        offset, window = self.offsets[level - 1], self.windows[level - 1]
+        return split_pool(x, window) if offset is None else shrink_pool(x, offset, window)
 
     def mean_pool(self, x: Tensor, level: int) -> Tensor:
         return self.pool(x, level)
 
     def merge(self, x: Tensor) -> Tensor:
         """Undo all splits, the last one first."""
-        for offset in self.offsets:
+        for offset, window in zip(reversed(self.offsets), reversed(self.windows), strict=True):
             if offset is None:
-                x = merge_pool(x)
+                x = merge_pool(x, window)
         return x
 
 
+@dataclass(frozen=True)
 class Dilated:
-    """Full resolution throughout: a convolution at level L has dilation 2**L."""
+    """Full resolution throughout: a convolution at level L has dilation 2**L, or what other windows multiply to."""
+
+    windows: Sequence[int] = WINDOWS
 
     def conv(self, conv: nn.Conv2d, x: Tensor, level: int) -> Tensor:
-        return dilated_conv(conv, x, 1 << level)
+        return dilated_conv(conv, x, strides_of(self.windows)[level])
 
     def reducing_conv(self, conv: nn.Conv2d, norm: nn.Module, x: Tensor, level: int) -> Tensor:
         out: Tensor = norm(self.conv(conv, x, level - 1))
@@ -164,10 +196,25 @@ class Dilated:
         return x
 
 
+def strides_of(windows: Sequence[int]) -> list[int]:
+    """How far apart pixels lie after 0, 1, 2, ... levels of these windows."""
+    return [math.prod(windows[:level]) for level in range(len(windows) + 1)]
+
+
 def dilated_conv(conv: nn.Conv2d, x: Tensor, rate: int) -> Tensor:
     """Apply a convolution with stride 1 and dilation `rate`, zero-padded to the same size, whatever its own are."""
     padding = tuple(rate * (size // 2) for size in conv.kernel_size)
     return F.conv2d(x, conv.weight, conv.bias, 1, padding, rate)
+
+
+def _levels_of(stride: int, windows: Sequence[int]) -> int:
+    """How many levels make a stride."""
+    strides = strides_of(windows)
+    if stride not in strides:
+        *some, last = map(str, dict.fromkeys(strides))
+        choices = f"{', '.join(some)} or {last}" if some else last
+        raise ValueError(f"A grid of stride {stride} cannot be sampled: choose {choices}.")
+    return strides.index(stride)
 
 
 def _stride_one(conv: nn.Conv2d, x: Tensor) -> Tensor:

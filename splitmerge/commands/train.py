@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=height_and_width, default=(128, 256), help="HxW of the training crops")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument(
-        "--stride", type=int, default=16, choices=(1, 2, 4, 8, 16, 32), help="SMP: learn from one pixel per such window"
+        "--stride", type=int, default=16, help="SMP: learn from one pixel per such window: 1, 2, 4, 8, 16 or 32"
     )
     parser.add_argument("--steps", type=int, default=28_000, help="optimiser steps in all")
     parser.add_argument("--lr", type=float, help="highest learning rate; by default the network's own")

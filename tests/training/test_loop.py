@@ -189,6 +189,26 @@ def test_a_sparse_prediction_repeats_the_computed_pixels(stride: int) -> None:
     np.testing.assert_array_equal(sparse[inside], full[rows[inside], columns[inside]])
 
 
+def test_other_windows_learn_and_are_scored(tmp_path: Path) -> None:
+    config = replace(CONFIG, model="smp18,windows=3.2.2.2.2", crop=(48, 96), stride=6)
+    assert 0 <= train(config, toy_set(2, 1), toy_set(1, 2), tmp_path) <= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "crop", "stride", "words"),
+    [
+        ("smp18,windows=3.2.2.2.2", (64, 96), 6, "64x96 must be a multiple of 48"),
+        ("smp18,windows=3.2.2.2.2", (48, 96), 4, "choose one of 1, 3, 6, 12, 24, 48"),
+        ("smp18", (64, 96), 12, "choose one of 1, 2, 4, 8, 16, 32"),
+    ],
+)
+def test_crops_and_strides_that_the_windows_do_not_make(
+    model: str, crop: tuple[int, int], stride: int, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        replace(CONFIG, model=model, crop=crop, stride=stride)
+
+
 def test_normalising_turns_blue_green_red_round() -> None:
     frame = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     frame[..., 2] = 255  # red

@@ -23,13 +23,16 @@ def small_smp(name: str = "smp18", width: int = 4) -> SMP:
     return model
 
 
-@pytest.mark.parametrize("name", ["smp18", "smp34", "smp50", "smp101"])
+WINDOWS = ["smp18,windows=2.2.2.2.3", "smp18,windows=3.2.1.2.2", "smp50,windows=2.3.2.1.1"]
+
+
+@pytest.mark.parametrize("name", ["smp18", "smp34", "smp50", "smp101", *WINDOWS])
 def test_split_merge_equals_the_dilated_network(name: str) -> None:
     model = small_smp(name, 2)
-    x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    x = torch.randn(2, 3, 64, 99, dtype=torch.float64)
     with torch.no_grad():
         split, dilated = model(x), model.dilated_logits(x)
-    assert split.shape == (2, 5, 64, 96)
+    assert split.shape == (2, 5, 64, 99)
     assert split.std() > 0.01
     torch.testing.assert_close(split, dilated, rtol=1e-9, atol=1e-9)
 
@@ -52,6 +55,21 @@ def test_shrinking_first_levels_computes_a_regular_grid_of_the_full_result(level
         logits, (row, column), stride = model.sample(x, SplitMerge((*offsets, *[None] * (5 - levels))))
     assert stride == 2**levels
     torch.testing.assert_close(logits, full[:, :, row::stride, column::stride], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "stride"), [(WINDOWS[0], 16), (WINDOWS[0], 48), (WINDOWS[1], 6), (WINDOWS[2], 2)])
+def test_other_windows_compute_a_regular_grid_too(name: str, stride: int) -> None:
+    model = small_smp(name)
+    x = torch.randn(1, 3, 48, 96, dtype=torch.float64)
+    with torch.no_grad():
+        full = model(x)
+        for row, column in ((0, 0), (1, stride - 1), (stride - 1, 0)):
+            logits, offset, found = model.sample(x, SplitMerge.at(row, column, stride, model.windows))
+            assert (*offset, found) == (row, column, stride)
+            torch.testing.assert_close(logits, full[:, :, row::stride, column::stride], rtol=1e-9, atol=1e-9)
+        model.training_stride = stride
+        logits, (row, column), _ = model.sample(x)
+        torch.testing.assert_close(logits, full[:, :, row::stride, column::stride], rtol=1e-9, atol=1e-9)
 
 
 def test_a_split_level_before_a_shrunken_one_is_no_grid() -> None:
@@ -211,7 +229,9 @@ def test_names() -> None:
         ("deeplabv3-50,output_stride", "output_stride of deeplabv3-50 cannot be"),
         ("deeplabv3-50,multi_grid=1.2", "three rates"),
         ("deeplabv3-50,grid=1.2", "has no option 'grid': it has output_stride, multi_grid"),
-        ("smp18,output_stride=8", "it has none"),
+        ("smp18,output_stride=8", "it has windows"),
+        ("fcn8s-18,windows=2", "it has none"),
+        ("smp18,windows=2.2.2", "give 5, each from 1 to 8"),
     ],
 )
 def test_options_that_cannot_be(name: str, words: str) -> None:

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from splitmerge.errors import InputError
 from training.layers import Offset, expand_pool
 from training.networks.base import Network, SegmentationNet, cross_entropy, pad_to_stride
 from training.networks.densenet import DenseFeatures
+from training.networks.options import integers
 from training.networks.resnet import DEPTHS, ResNet
-from training.reduction import STRIDE, Dilated, Reduction, SplitMerge
+from training.reduction import LEVELS, STRIDE, WINDOWS, Dilated, Reduction, SplitMerge, strides_of
 
 __all__ = ["NETWORKS", "SMP", "SMPDenseNet", "SMPResNet", "Sampled"]
 
@@ -35,8 +37,11 @@ class SMP(SegmentationNet):
     A backbone goes before it among a class's bases, or is its `features`: `features(x, reduction)` gives the stages in
     the batches and sizes that `reduction` leaves them in, the last of which the `classifier` reads. `stage_channels`
     are the channels of the stages.
+
+    `windows` are those of the five poolings, square: with (2, 2, 2, 2, 3) the last takes 3x3 pixels apart.
     """
 
+    windows: tuple[int, ...] = WINDOWS
     generator: torch.Generator | None = None
     training_stride: int = STRIDE
     classifier: nn.Module
@@ -47,14 +52,14 @@ class SMP(SegmentationNet):
         if self.training:
             logits, offset, stride = self.sample(x)
             return expand_pool(logits, offset, stride)
-        every_pixel = SplitMerge()
+        every_pixel = SplitMerge(windows=self.windows)
         return every_pixel.merge(self.logits(x, every_pixel))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy of the sampled pixels alone.
 
         The same as expand pooling followed by a loss that leaves the zeros out, without making them. `images` are
-        `[N,3,H,W]` with H and W multiples of 32.
+        `[N,3,H,W]` with H and W multiples of the stride.
         """
         logits, (row, column), stride = self.sample(images)
         return cross_entropy(logits, labels[:, row::stride, column::stride])
@@ -62,16 +67,16 @@ class SMP(SegmentationNet):
     def sample(self, x: Tensor, reduction: SplitMerge | None = None) -> Sampled:
         """Logits of a regular grid of pixels, drawn from `generator` where no `reduction` chooses it.
 
-        `x` is `[N,3,H,W]` with H and W multiples of 32.
+        `x` is `[N,3,H,W]` with H and W multiples of the stride.
         """
-        reduction = reduction or SplitMerge.sampled(self.generator, self.training_stride)
+        reduction = reduction or SplitMerge.sampled(self.generator, self.training_stride, self.windows)
         row, column, stride = reduction.grid
         return Sampled(reduction.merge(self.logits(x, reduction)), (row, column), stride)
 
     def dilated_logits(self, x: Tensor) -> Tensor:
         """The same network as dilated convolutions at full resolution: the oracle that split-merge must equal."""
         height, width = x.shape[-2:]
-        return self.logits(pad_to_stride(x, self.stride), Dilated())[:, :, :height, :width]
+        return self.logits(pad_to_stride(x, self.stride), Dilated(self.windows))[:, :, :height, :width]
 
     def logits(self, x: Tensor, reduction: Reduction) -> Tensor:
         """Logits in the batches and size that `reduction` leaves them in."""
@@ -82,8 +87,9 @@ class SMP(SegmentationNet):
 class SMPResNet(ResNet, SMP):
     """SMP-18, -34, -50 and -101: a ResNet with a 1x1 classifier in place of its pooling and fully connected layer."""
 
-    def __init__(self, depth: int, num_classes: int, width: int) -> None:
-        super().__init__(depth, num_classes, width, STRIDE)
+    def __init__(self, depth: int, num_classes: int, width: int, windows: tuple[int, ...] = WINDOWS) -> None:
+        super().__init__(depth, num_classes, width, _stride_of(windows))
+        self.windows, self.training_stride = windows, self.stride
         self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
 
 
@@ -92,12 +98,20 @@ class SMPDenseNet(SMP):
 
     backbone_names = ("features",)
 
-    def __init__(self, depth: int, num_classes: int, width: int) -> None:
-        super().__init__(num_classes, width, STRIDE)
+    def __init__(self, depth: int, num_classes: int, width: int, windows: tuple[int, ...] = WINDOWS) -> None:
+        super().__init__(num_classes, width, _stride_of(windows))
+        self.windows, self.training_stride = windows, self.stride
         self.features = DenseFeatures(depth, width, last_norm=True)
         self.stage_channels = self.features.channels
         self.classifier = nn.Conv2d(self.stage_channels[-1], num_classes, 1)
 
 
-NETWORKS = {f"smp{depth}": Network(partial(SMPResNet, depth)) for depth in DEPTHS}
-NETWORKS |= {"smp-dn121": Network(partial(SMPDenseNet, 121))}
+def _stride_of(windows: tuple[int, ...]) -> int:
+    if len(windows) != LEVELS or not all(1 <= window <= 8 for window in windows):
+        raise InputError(f"Windows of {windows} cannot be: give {LEVELS}, each from 1 to 8, as 2.2.2.2.3.")
+    return strides_of(windows)[-1]
+
+
+_OPTIONS = {"windows": integers}
+NETWORKS = {f"smp{depth}": Network(partial(SMPResNet, depth), options=_OPTIONS) for depth in DEPTHS}
+NETWORKS |= {"smp-dn121": Network(partial(SMPDenseNet, 121), options=_OPTIONS)}
