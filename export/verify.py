@@ -113,10 +113,17 @@ def _first_difference(
 
 
 def _smaller(contract: InputContract, stride: int) -> InputContract:
-    """Frames within MAX_PIXELS that are padded by as much."""
-    below, right = contract.padded_height - contract.height, contract.padded_width - contract.width
-    height, width = min(contract.padded_height, 64), min(contract.padded_width, 128)
-    return contract_for((height - below, width - right), stride, contract.mean, contract.std)
+    """Frames that are padded by as much, within MAX_PIXELS unless the network's stride asks for more."""
+    height = _smaller_side(contract.height, contract.padded_height, 64, stride)
+    width = _smaller_side(contract.width, contract.padded_width, 128, stride)
+    return contract_for((height, width), stride, contract.mean, contract.std)
+
+
+def _smaller_side(size: int, padded: int, wanted: int, stride: int) -> int:
+    """A frame's side, so that with the same padding it comes to `wanted`, or to what is no smaller than one window."""
+    padding = padded - size
+    least = stride if not padding else 2 * stride
+    return min(padded, max(wanted, least)) - padding
 
 
 def _check_twins(part: str, one: ir.Model, other: ir.Model) -> None:
