@@ -23,12 +23,14 @@ from training.networks.smp import SMP
 from training.reduction import strides_of
 
 FAMILIES = {"smp18", "fcn8s-18", "dilatedfcn8-18", "deeplabv3-50", "fastfcn-encnet-50", "fastfcn-psp-50", "lrn18-32-4"}
+FAMILIES |= {"ldn121-32-4"}
 OTHERS = {
     "smp18,windows=2.3.2.1.1",
     "deeplabv3-50,output_stride=8",
     "deeplabv3-50,output_stride=32",
     "deeplabv3-block7-50,multi_grid=1.2.4",
 }
+OTHERS |= {"ldn121-64-4,spp=psp,separable=yes", "ldn121-32-4,spp=none", "ldn121-32-4,lean=yes,auxiliary=no"}
 CLASSES, WIDTH = CITYSCAPES, 2
 SIZE, LARGE = (46, 70), (134, 140)  # which no stride divides; for strides above 32
 

@@ -11,7 +11,7 @@ from export_samples import MEAN, STD, altered, network, perturb
 from export.agreement import LOGITS_TOLERANCE, TorchReference
 from export.frames import sample_frames
 from export.graphs import Graphs, contract_for, graphs_from_network
-from export.verify import verify, verify_graphs
+from export.verify import _smaller, verify, verify_graphs
 from splitmerge.errors import CheckpointError, VerificationError
 from training.networks.smp import SMP
 
@@ -36,6 +36,26 @@ def test_report(smp18: SMP, smp18_graphs: Graphs) -> None:
         assert row.holds and row.wrong_labels == 0 and row.pixels == 2 * 64 * 96 and row.size == (64, 96)
         assert row.label_agreement > 0.999
         assert 0 < row.relative_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "expected"),
+    [
+        ((512, 1024), 32, (64, 128)),
+        ((360, 640), 32, (40, 128)),
+        ((1024, 2048), 128, (128, 128)),
+        ((300, 400), 64, (108, 80)),  # padded to 320x448 by 20 and 48
+        ((130, 2048), 128, (130, 128)),
+    ],
+)
+def test_twins_are_padded_alike_and_no_smaller_than_a_window(
+    size: tuple[int, int], stride: int, expected: tuple[int, int]
+) -> None:
+    contract = contract_for(size, stride, MEAN, STD)
+    twin = _smaller(contract, stride)
+    assert twin.size == expected
+    assert contract.padded_height - contract.height == twin.padded_height - twin.height
+    assert contract.padded_width - contract.width == twin.padded_width - twin.width
 
 
 @pytest.mark.parametrize("layer", ["conv1", "layer2.0.conv1", "layer3.0.downsample.0", "layer4.1.conv2", "classifier"])
