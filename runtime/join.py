@@ -18,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.video_writer import CONTAINERS, TICK, muxer_options
+from runtime.gops import CONTAINERS, TICK, muxer_options
 from splitmerge.errors import InputError
 from splitmerge.files import new_file, new_folder
 

@@ -15,8 +15,8 @@ from runtime.fleet.keyframes import Segment, Untrusted, packets_of, segments_of
 from runtime.fleet.segment import SegmentSource
 from runtime.fleet.store import FACTS, Store
 from runtime.frames import Source
+from runtime.gops import TICK
 from runtime.sources import COUNTED, VideoSource
-from runtime.video_writer import TICK
 from splitmerge import __version__
 from splitmerge.errors import InputError
 from splitmerge.files import sha256_of, write_json
