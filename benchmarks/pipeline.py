@@ -36,7 +36,7 @@ from runtime.pipeline import _at_source_size, run_pipeline
 from runtime.several import side_by_side
 from runtime.shards import FrameShards
 from runtime.share import Share
-from runtime.sinks import Result, Sink, mask_folder, output, overlay_video, record_file, video_file
+from runtime.sinks import Result, Sink, mask_folder, overlay_video, record_file, video_file
 from runtime.sources import open_source
 from splitmerge.errors import SplitmergeError
 from splitmerge.files import check_outputs, write_json
@@ -157,7 +157,7 @@ class Bench:
         classes = self.package.manifest.classes
         with ExitStack() as stack:
             yield [
-                stack.enter_context(output(sink))
+                stack.enter_context(sink)
                 for sink in (
                     mask_folder(self.folder / f"{name}-masks"),
                     overlay_video(self.folder / f"{name}.mp4", (height, width), self.fps, classes),

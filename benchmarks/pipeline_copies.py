@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-import runtime.sinks
+from runtime.gops import GopVideo
+from runtime.video_writer import OpenCVVideo
 
 __all__ = ["PLACES", "Copied", "counted", "per_frame"]
 
@@ -121,18 +122,15 @@ def _watched(place: _Place, counts: Counter[str]) -> Iterator[None]:
 
 @contextmanager
 def _watched_video(counts: Counter[str]) -> Iterator[None]:
-    real = runtime.sinks.video_file
+    def watched(real: Callable[..., None]) -> Callable[..., None]:
+        def write(self: Any, frame_bgr: np.ndarray[Any, np.dtype[np.uint8]], *more: Any) -> None:
+            counts["overlay to the encoder"] += frame_bgr.nbytes
+            counts["overlay to YUV"] += frame_bgr.nbytes // 2
+            real(self, frame_bgr, *more)
 
-    @contextmanager
-    def video_file(*arguments: Any, **named: Any) -> Iterator[Any]:
-        with real(*arguments, **named) as write:
+        return write
 
-            def counting(frame_bgr: np.ndarray[Any, np.dtype[np.uint8]], *more: Any, **kwargs: Any) -> None:
-                counts["overlay to the encoder"] += frame_bgr.nbytes
-                counts["overlay to YUV"] += frame_bgr.nbytes // 2
-                write(frame_bgr, *more, **kwargs)
-
-            yield counting
-
-    with patch("runtime.sinks.video_file", video_file):
+    with ExitStack() as stack:
+        for writer in (GopVideo, OpenCVVideo):
+            stack.enter_context(patch.object(writer, "write", watched(writer.write)))
         yield

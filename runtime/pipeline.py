@@ -3,8 +3,8 @@
     decode thread ──decoded──> this thread (compute) ──labelled──> encode thread (sinks)
 
 The channels between them are bounded, so the slowest stage sets the pace and memory stays at a few frames. A failure in
-any stage stops all three and is raised once, here; so does Ctrl-C. A frame's pixels are copied only where the engine
-needs another size than the source has.
+any stage ends all three and is raised once, here; so are Ctrl-C and SIGTERM, or the summary tells of them. What was
+labelled is still written. A frame's pixels are copied only where the engine needs another size than the source has.
 
 Nothing waits for a live source's frames, and they wait for nobody: of those that were decoded while the engine was busy
 only the newest is computed, and of those that wait for the sinks the oldest makes room. Each frame that is left out is
@@ -14,7 +14,7 @@ counted where that happens: captured = written + skipped + what the sinks had no
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,11 +32,12 @@ from runtime.relay import relay
 from runtime.sinks import Result, Sink
 from runtime.sources import Source, SourceFrame
 from runtime.summary import Clock, Freshness, Summary
+from splitmerge.interrupts import Terminated
 
 if TYPE_CHECKING:
     from runtime.executor import FrameStats
 
-__all__ = ["MeasuredSegmenter", "Segmenter", "run_pipeline"]
+__all__ = ["Ending", "MeasuredSegmenter", "Segmenter", "run_pipeline"]
 
 DEPTH = 4
 """Frames that may wait between two stages: enough to even out their times, little enough for 4K frames."""
@@ -62,6 +63,29 @@ class MeasuredSegmenter(Segmenter, Protocol):
         come, for what has been captured since.
         """
         ...
+
+
+class Ending:
+    """Ends a run from another thread, as Ctrl-C ends it in the main one: `because` names the signal."""
+
+    def __init__(self) -> None:
+        self.because: str | None = None
+        self._end: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def end(self, because: str) -> None:
+        """Decode and compute no further frame; those that are labelled are written."""
+        with self._lock:
+            self.because = self.because or because
+            if self._end is not None:
+                self._end()
+
+    def listen(self, end: Callable[[], None]) -> None:
+        """Have `end` called when the time comes, at once where it has."""
+        with self._lock:
+            self._end = end
+            if self.because:
+                end()
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,7 @@ class _Run:
     lost: list[str] = field(default_factory=list)
     ages: Ages = field(default_factory=Ages)
     skipped: int = 0
+    taken: int = 0
     unwritten: int = 0
     last_index: int = -1
 
@@ -117,10 +142,19 @@ class _Run:
         self.decoded.close()
 
     def compute_live(self, limit: int | None) -> None:
-        relay(self.label, iter(self.decoded), self.deliver, self.segmenter.parallel, limit, self.stop)
-        self.decoded.stop()  # no more is wanted, nor a further connection waited for
-        self.source.close()
+        relay(self.label, self.counted(), self.deliver, self.segmenter.parallel, limit, self.end)
+        self.end()  # no more is wanted, nor a further connection waited for
         self.labelled.close()
+
+    def counted(self) -> Iterator[_Decoded]:
+        for item in self.decoded:
+            self.taken += 1
+            yield item
+
+    @property
+    def given_up(self) -> int:
+        """Frames of a live source that were taken to be computed and never were, because the run was ended."""
+        return self.taken - self.clocks[1].frames
 
     def deliver(self, result: Result) -> None:
         age_ms = 1000 * (time.perf_counter() - (result.frame.captured_at or 0.0))
@@ -178,13 +212,18 @@ class _Run:
     def waiting(self) -> tuple[int, int]:
         return self.decoded.fullest, self.labelled.fullest
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Decode and compute no further frame. What is labelled already is still written."""
         self.decoded.stop()
-        self.labelled.stop()
         if self.source.live:
             self.source.close()
 
-    def guarded(self, stage: Callable[[], None]) -> Callable[[], None]:
+    def stop(self) -> None:
+        """Write nothing more, either."""
+        self.labelled.stop()
+        self.end()
+
+    def guarded(self, stage: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
         """The stage as a thread's target: its error is kept and ends the other stages."""
 
         def target() -> None:
@@ -194,7 +233,7 @@ class _Run:
                 pass
             except BaseException as error:
                 self.errors.append(error)
-                self.stop()
+                end()
 
         return target
 
@@ -207,32 +246,50 @@ def run_pipeline(
     limit: int | None = None,
     progress: bool = False,
     deadline_ms: float = 0,
+    start: int = 0,
+    ending: Ending | None = None,
 ) -> Summary:
     """Segment every frame of `source` (the first `limit`) at the engine's `size` (height, width) and feed the sinks.
 
     A live source's frames are segmented as far as there is time (`limit` of them). A frame's split batches stop after
     `deadline_ms` of computing, of a live source `deadline_ms` after its capture; 0: never.
 
+    `start` frames were done by an earlier run, and the source begins after them; they count for `limit`. With an
+    `ending`, a run that it ends early, or Ctrl-C or SIGTERM, gives its summary, which says so. (Of the signals a run
+    in another thread than the main one hears by its `ending` alone.)
+
     Raises what the first failing stage raised. The sinks' own clean-up is their context managers'.
     """
     expected = min((n for n in (source.frame_count, limit) if n is not None), default=None)
     # tqdm prints nothing where stderr is no terminal (disable=None).
-    with tqdm(total=expected, unit="frame", disable=None if progress else True) as bar:
-        run = _Run(source, segmenter, sinks, size, bar, deadline_ms)
+    with tqdm(total=expected, initial=start, unit="frame", disable=None if progress else True) as bar:
+        run = _Run(source, segmenter, sinks, size, bar, deadline_ms, last_index=start - 1)
         if source.live:
             run.decoded = Channel(1)
+        if ending is not None:
+            ending.listen(run.end)
         began = time.perf_counter()
-        _run_stages(run, limit)
+        try:
+            _run_stages(run, None if limit is None else max(0, limit - start))
+        except (KeyboardInterrupt, Terminated) as signal:
+            if ending is None:
+                raise
+            ending.because = "SIGTERM" if isinstance(signal, Terminated) else "SIGINT"
+        if run.errors:
+            raise run.errors[0]
         seconds = time.perf_counter() - began
-        freshness = Freshness(run.skipped + run.decoded.replaced + len(run.decoded), run.unwritten, run.ages.facts)
-        return Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost, freshness)
+        left = run.decoded.replaced + len(run.decoded) + run.given_up if source.live else 0
+        freshness = Freshness(run.skipped + left, run.unwritten, run.ages.facts)
+        summary = Summary.of(source, size, run.clocks, run.waiting, seconds, segmenter.parallel, run.lost, freshness)
+        return replace(summary, frames_before=start, interrupted=ending.because if ending else None)
 
 
 def _run_stages(run: _Run, limit: int | None) -> None:
     live = run.source.live
+    decode = run.decode_live if live else lambda: run.decode(limit)
     threads = [
-        threading.Thread(target=run.guarded(run.decode_live if live else lambda: run.decode(limit)), name="decode"),
-        threading.Thread(target=run.guarded(run.encode), name="encode"),
+        threading.Thread(target=run.guarded(decode, run.end), name="decode"),
+        threading.Thread(target=run.guarded(run.encode, run.stop), name="encode"),
     ]
     try:
         for thread in threads:
@@ -244,14 +301,13 @@ def _run_stages(run: _Run, limit: int | None) -> None:
         for thread in threads:
             thread.join()
     except Stopped:
-        pass  # another stage failed; its error is raised below
+        pass  # the run was ended, or another stage failed; its error is raised below
     finally:
-        run.stop()
+        run.end()
+        run.labelled.close()
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-    if run.errors:
-        raise run.errors[0]
 
 
 def _at_source_size(result: Result) -> Result:

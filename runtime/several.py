@@ -13,6 +13,7 @@ from runtime.live import Limits
 from runtime.sources import open_source
 from runtime.summary import Summary
 from splitmerge.errors import InputError, SplitmergeError
+from splitmerge.interrupts import Terminated
 
 __all__ = ["Outcome", "open_sources", "side_by_side", "totals"]
 
@@ -21,12 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one source ended: `source` is its name for people (without credentials), `name` that in outputs."""
+    """How one source ended: `source` is its name for people (without credentials), `name` that in outputs.
+
+    One that was `already_done` by an earlier run has no summary.
+    """
 
     name: str
     source: str
     summary: Summary | None = None
     error: str | None = None
+    already_done: bool = False
 
     @classmethod
     def of(cls, name: str, source: str, result: Summary | SplitmergeError) -> "Outcome":
@@ -38,13 +43,16 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether not all was done that was to be."""
-        return self.summary is None or bool(self.summary.missing_frames) or self.summary.source_lost
+        if self.summary is None:
+            return not self.already_done
+        return bool(self.summary.missing_frames) or self.summary.source_lost
 
     @property
     def facts(self) -> dict[str, object]:
         """For JSON."""
         done = {} if self.summary is None else asdict(self.summary)
-        return {"name": self.name, "source": self.source, "failed": self.failed, "error": self.error} | done
+        facts = {"name": self.name, "source": self.source, "failed": self.failed, "error": self.error}
+        return facts | {"already_done": self.already_done} | done
 
 
 def open_sources(
@@ -79,13 +87,14 @@ def open_sources(
 def side_by_side(
     work: Mapping[str, Callable[[], T]],
     ended: Callable[[str, T | SplitmergeError], None],
-    stop: Callable[[], None] | None = None,
+    stop: Callable[[str], object] | None = None,
 ) -> None:
     """Do all of the work at the same time, each in a thread of its name. In the calling thread, `ended` is told of each
     that ends and of its result, or why it failed, which does not concern the others.
 
-    Ctrl-C, and any error that is no SplitmergeError, ends all: `stop` is called, must make the rest end soon, and the
-    error is raised when they have. Without a `stop`, they are left behind.
+    Ctrl-C and SIGTERM end all: `stop` is called with the signal's name and must make the rest end soon, and `ended` is
+    told of them, too. So does any error that is no SplitmergeError; it is raised when they have. Without a `stop`, they
+    are left behind.
     """
     done: queue.SimpleQueue[tuple[str, T | BaseException]] = queue.SimpleQueue()
 
@@ -104,12 +113,18 @@ def side_by_side(
             if isinstance(result, BaseException) and not isinstance(result, SplitmergeError):
                 raise result
             ended(name, result)
-    except BaseException:
+    except BaseException as error:
         if stop is None:
             raise
-        stop()
+        stop("SIGTERM" if isinstance(error, Terminated) else "SIGINT")
         _join(threads)
-        raise
+        if not isinstance(error, KeyboardInterrupt | Terminated):
+            raise
+        while not done.empty():
+            name, result = done.get()
+            if isinstance(result, BaseException) and not isinstance(result, SplitmergeError):
+                raise result from None
+            ended(name, result)
     _join(threads)
 
 

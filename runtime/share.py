@@ -39,7 +39,6 @@ class Share:
     def __init__(self, segmenter: Shared, live: bool = False) -> None:
         self.parallel = segmenter.parallel
         self._segmenter, self._source = segmenter, Memories(waiting_counts=live)
-        self._stopped = False
 
     def segment(self, frame_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Labels uint8 [H,W] of a frame uint8 [H,W,3], blue-green-red."""
@@ -48,15 +47,5 @@ class Share:
     def measure(
         self, frame_bgr: NDArray[np.uint8], until: float | None = None, *, newer: Newer | None = None
     ) -> tuple[NDArray[np.uint8], "FrameStats"]:
-        """`Executor.measure` of this source's next frame. Raises KeyboardInterrupt after `stop`."""
-        self.check()
+        """`Executor.measure` of this source's next frame."""
         return self._segmenter.measure(frame_bgr, until, self._source, newer)
-
-    def stop(self) -> None:
-        """End the run that uses this, from another thread, as Ctrl-C would, of which only the main thread hears."""
-        self._stopped = True
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt after `stop`."""
-        if self._stopped:
-            raise KeyboardInterrupt

@@ -95,7 +95,7 @@ class VideoSource:
     def __init__(self, path: Path) -> None:
         _check_file(path)
         silence_decoder()
-        self.name, self.live, self.events = str(path), False, Events()
+        self.name, self.live, self.events, self._skipped = str(path), False, Events(), 0
         self.paths: tuple[Path, ...] = (path,)
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -132,13 +132,25 @@ class VideoSource:
     def close(self) -> None:
         self._capture.release()
 
+    def skip(self, frames: int) -> None:
+        """Begin after so many frames, with the numbers and times that all have. To be called before iterating.
+
+        They are decoded and dropped: seeking finds the same frame again only where index and time stamps are right.
+        """
+        self._skipped = frames
+
+    def again(self) -> "VideoSource":
+        """The same video from its beginning."""
+        return VideoSource(self.paths[0])
+
     def _frames(self) -> Iterator[SourceFrame]:
         frame: NDArray[np.uint8] | None = self._first
         time_s, index = self._first_time or 0.0, 0
         while frame is not None:
             size = (frame.shape[0], frame.shape[1])
             self.events.saw(frame)
-            yield SourceFrame(index, round(time_s, 6), resized(frame, self.size), scaled=size != self.size)
+            if index >= self._skipped:
+                yield SourceFrame(index, round(time_s, 6), resized(frame, self.size), scaled=size != self.size)
             frame, index, before = self._decode(), index + 1, time_s
             position = self._position()
             # Some containers have no clock (0 for every frame) and some clocks stand still: count frames instead.
@@ -167,11 +179,11 @@ class ImageSource:
             raise InputError(f"{name} has no images ({', '.join(IMAGE_SUFFIXES)}): name a video or a folder of images.")
         self.name, self.paths, self.fps = name, tuple(paths), IMAGE_FPS
         self.frame_count: int | None = len(paths)
-        self.missing_frames, self.live, self.events = 0, False, Events()
+        self.missing_frames, self.live, self.events, self._skipped = 0, False, Events(), 0
         self.size = checked_size(self.paths[0], read_image(self.paths[0]))
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for index, path in enumerate(self.paths):
+        for index, path in enumerate(self.paths[self._skipped :], self._skipped):
             frame_bgr = read_image(path)
             if frame_bgr.shape[:2] != self.size:
                 raise InputError(
@@ -182,6 +194,14 @@ class ImageSource:
 
     def close(self) -> None:
         pass
+
+    def skip(self, frames: int) -> None:
+        """Begin after so many images. To be called before iterating."""
+        self._skipped = frames
+
+    def again(self) -> "ImageSource":
+        """The same images from the first."""
+        return ImageSource(self.name, list(self.paths))
 
 
 def _check_file(path: Path) -> None:

@@ -45,7 +45,9 @@ class Summary:
 
     `missing_frames` were promised by the source and could not be decoded. `waiting` is the largest number of frames
     that waited before the compute and the encode stage, `parallel` the frames computed at the same time. `warnings`
-    tell of a source that was cut off or lost and of devices that were dropped.
+    tell of a source that was cut off or lost and of devices that were dropped. `frames_before` are in the outputs
+    because an earlier run did them (`--resume`); `frames` and the times are this run's. `interrupted` names the signal
+    that ended it early.
 
     Of a `live` source, `captured = frames + dropped + dropped_by_sinks`: `dropped` were replaced by a newer frame
     before they were computed, `dropped_by_sinks` after, because a sink was slow. `age_ms` is from capture (a frame's
@@ -78,6 +80,8 @@ class Summary:
     reconnects: int = 0
     size_changes: int = 0
     source_lost: bool = False
+    frames_before: int = 0
+    interrupted: str | None = None
 
     @classmethod
     def of(
@@ -97,7 +101,8 @@ class Summary:
         warnings = [f"{words} The others did its work." for words in lost]
         if source.missing_frames:
             warnings.append(
-                f"{source.name} promises {source.frame_count} frames and {encode.frames} could be decoded: "
+                f"{source.name} promises {source.frame_count} frames and "
+                f"{(source.frame_count or 0) - source.missing_frames} could be decoded: "
                 "it is cut off or damaged; the results cover those, copy the source again for the rest."
             )
         if events.lost:

@@ -7,16 +7,13 @@ A verb's module has `HELP`, `add_arguments(parser)` and `run(arguments) -> exit 
 import argparse
 import importlib
 import pkgutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import splitmerge.commands
 from splitmerge import __version__
 from splitmerge.errors import SplitmergeError
+from splitmerge.interrupts import Terminated, termination_raised
 
 __all__ = ["main", "verbs"]
 
@@ -33,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     reads the output, 143 terminated.
     """
     arguments = _parser().parse_args(argv)
+    arguments.words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _termination_raised():
+        with termination_raised():
             code: int = arguments.run(arguments)
         return code
     except SplitmergeError as error:
@@ -49,31 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("splitmerge: interrupted", file=sys.stderr)
         return 130
-    except _Terminated:
+    except Terminated:
         print("splitmerge: terminated", file=sys.stderr)
         return 143
-
-
-class _Terminated(SystemExit):
-    """SIGTERM came. As an exception it unwinds the stack as Ctrl-C does, so that partial files go."""
-
-
-@contextmanager
-def _termination_raised() -> Iterator[None]:
-    """Raise _Terminated where SIGTERM comes inside the block. A second one ends the process at once."""
-
-    def raise_it(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise _Terminated(143)
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, raise_it)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _sentence(error: OSError) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from splitmerge.errors import InputError
 
 __all__ = [
     "check_outputs",
+    "hidden",
     "new_file",
     "new_folder",
     "read_json",
     "sha256_of",
+    "sync_folder",
     "writable_folder",
     "write_json",
 ]
@@ -67,6 +69,21 @@ def check_outputs(
             raise InputError(f"{path} is named for two outputs: give each its own name.")
         _check_kind(place, path, is_folder)
         writable_folder(next((folder for folder in place.parents if folder.exists()), place))
+
+
+def hidden(place: Path) -> Path:
+    """Where something grows that belongs at `place`: beside it, with the same ending, always at the same name."""
+    return place.with_name(f".{place.stem}.partial{place.suffix}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk itself, as far as the system can."""
+    with suppress(OSError):  # Windows opens no folder
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -11,20 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.addresses import is_url
 from runtime.live_options import SOURCE_HELP, add_live_arguments, limits_from, live_lines
 from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError, SplitmergeError
-from splitmerge.files import check_outputs, write_json
+from splitmerge.files import check_outputs, sha256_of, write_json
+from splitmerge.interrupts import EXIT_CODES, second_ends_at_once
 from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
     from runtime.page import LivePage
+    from runtime.pipeline import Ending
+    from runtime.run_outputs import RunOutputs
     from runtime.several import Outcome
     from runtime.share import Share
     from runtime.sinks import Sink
     from runtime.sources import Source
     from runtime.summary import Summary
-    from splitmerge.labels import LabelClass
     from splitmerge.package import Package
 
 HELP = "Segment videos, folders of images, cameras or streams, frame by frame; several at once share the engine."
@@ -54,11 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute the split batches of a frame that are done by then; other pixels take the nearest label (0: all)",
     )
     add_live_arguments(parser)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the frames that a run of the same command did before it was ended; what a camera or stream "
+        "shows now is appended",
+    )
     parser.add_argument("--json", type=Path, help="write the summary as JSON")
     add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from runtime.pipeline import Ending
     from runtime.several import Outcome, open_sources, side_by_side
     from runtime.share import Share
     from runtime.source_names import names_of
@@ -70,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = {name: _for_source(arguments, name) for name in given}
     package = Package.open(arguments.package)
     outcomes: list[Outcome] = []
-    with ExitStack() as stack:
+    with second_ends_at_once(), ExitStack() as stack:
         page = _page(stack, arguments, package, list(given))
 
         def ended(name: str, result: "Summary | SplitmergeError") -> None:
@@ -83,24 +94,37 @@ def run(arguments: argparse.Namespace) -> int:
         for source in sources.values():
             stack.callback(source.close)
         _check_outputs(arguments, [wanted[name] for name in sources], sources.values())
+        outputs = _outputs(stack, arguments, wanted, sources, package)
+        for name in [name for name in outputs if outputs[name].already_finished]:
+            outcomes.append(Outcome(name, sources[name].name, already_done=True))
+            print(f"{sources.pop(name).name}: an earlier run did all its frames; without --resume they are done again")
+            outputs.pop(name)
+        if not sources:
+            return 0
         executor = open_executor(package, arguments)
         stack.enter_context(executor)
-        shares = {name: Share(executor, source.live) for name, source in sources.items()}
+        endings = {name: Ending() for name in sources}
         work = {}
         for name, source in sources.items():
-            files = stack.enter_context(ExitStack())  # a source that ends closes its own, whole or not at all
+            files = stack.enter_context(ExitStack())  # a source that ends closes its own
             sinks = [page.sinks[name]] if page else []
-            sinks += _sinks(files, wanted[name], source, package.manifest.classes)
-            work[name] = partial(_run, arguments, package, source, shares[name], files, sinks)
+            sinks.append(files.enter_context(outputs[name].open({"backend": executor.facts["backend"]})))
+            share = Share(executor, source.live)
+            work[name] = partial(_run, arguments, package, source, share, files, sinks, outputs[name], endings[name])
         began = time.perf_counter()
         if len(given) == 1:
             for name in work:
                 ended(name, work[name]())
         else:
-            side_by_side(work, ended, lambda: _stop(sources.values(), shares.values()))
+            side_by_side(work, ended, partial(_end_all, endings.values()))
         seconds = time.perf_counter() - began
     facts = {"model": package.manifest.model, **executor.facts}
-    return _finish(arguments, sorted(outcomes, key=lambda outcome: list(given).index(outcome.name)), seconds, facts)
+    code = _finish(arguments, sorted(outcomes, key=lambda outcome: list(given).index(outcome.name)), seconds, facts)
+    signals = [outcome.summary.interrupted for outcome in outcomes if outcome.summary and outcome.summary.interrupted]
+    if not signals:
+        return code
+    print(f"splitmerge: {signals[0]}: {_kept(arguments, outputs.values())}", file=sys.stderr)
+    return EXIT_CODES[signals[0]]
 
 
 def _for_source(arguments: argparse.Namespace, name: str) -> argparse.Namespace:
@@ -135,6 +159,38 @@ def _check_outputs(
     check_outputs([*files, arguments.json], folders, [path for source in sources for path in source.paths])
 
 
+def _outputs(
+    stack: ExitStack,
+    arguments: argparse.Namespace,
+    wanted: dict[str, argparse.Namespace],
+    sources: "dict[str, Source]",
+    package: "Package",
+) -> "dict[str, RunOutputs]":
+    """Each source's outputs, not begun yet."""
+    from runtime.run_outputs import RunOutputs
+    from runtime.video_writer import fallback_note
+    from runtime.wanted import Wanted
+
+    manifest = package.folder / "manifest.json"  # it has the hashes of all graphs
+    facts = {
+        "package": {"name": str(package.folder), "sha256": sha256_of(manifest)},
+        "--precision": arguments.precision,
+        "--density": arguments.density,
+        "--deadline-ms": arguments.deadline_ms,
+        "--frames": arguments.frames,
+    }
+    outputs = {}
+    for name, source in sources.items():
+        each = wanted[name]
+        files = Wanted(each.overlay, each.masks, each.colour_masks, each.records, each.alpha, each.legend)
+        outputs[name] = RunOutputs(files, source, package.manifest.classes, facts, arguments.resume)
+        stack.callback(outputs[name].close)
+        for note in (outputs[name].note, each.overlay and fallback_note(each.overlay)):
+            if note:
+                print(note)
+    return outputs
+
+
 def _run(
     arguments: argparse.Namespace,
     package: "Package",
@@ -142,47 +198,42 @@ def _run(
     share: "Share",
     files: ExitStack,
     sinks: "list[Sink]",
+    outputs: "RunOutputs",
+    ending: "Ending",
 ) -> "Summary":
-    """One source from its first frame to its last. Leaving `files` makes its outputs appear, or vanish on an error."""
+    """One source from its first frame to its last. Leaving `files` makes its outputs appear with what they have."""
     from runtime.pipeline import run_pipeline
 
-    alone = len(arguments.source) == 1
-    size = package.manifest.input.size
-    with files:
-        summary = run_pipeline(source, share, sinks, size, arguments.frames, alone, arguments.deadline_ms)
-        share.check()
+    alone, size = len(arguments.source) == 1, package.manifest.input.size
+    limit, deadline_ms = arguments.frames, arguments.deadline_ms
+    try:
+        with files:
+            summary = run_pipeline(source, share, sinks, size, limit, alone, deadline_ms, outputs.before, ending)
+            if not summary.interrupted:
+                outputs.complete()
+    except SplitmergeError as error:
+        if outputs.kept:
+            raise type(error)(f"{str(error).rstrip('.')}; {_kept(arguments, [outputs])}") from error
+        raise
     return summary
 
 
-def _stop(sources: "Iterable[Source]", shares: "Iterable[Share]") -> None:
-    for share in shares:
-        share.stop()
-    for source in sources:
-        if source.live:  # it may be waiting for a frame
-            source.close()
+def _end_all(endings: "Iterable[Ending]", signal: str) -> None:
+    for ending in endings:
+        ending.end(signal)
 
 
-def _sinks(
-    stack: ExitStack, arguments: argparse.Namespace, source: "Source", classes: "tuple[LabelClass, ...]"
-) -> "list[Sink]":
-    """The sinks that were asked for; leaving `stack` makes their files appear, or vanish after an error."""
-    from runtime.sinks import mask_folder, output, overlay_video, record_file
-    from runtime.video_writer import fallback_note
-
-    out: list[Sink] = []
-    if arguments.masks:
-        out.append(stack.enter_context(output(mask_folder(arguments.masks))))
-    if arguments.colour_masks:
-        out.append(stack.enter_context(output(mask_folder(arguments.colour_masks, classes))))
-    if arguments.overlay:
-        look = arguments.alpha, arguments.legend
-        video = overlay_video(arguments.overlay, source.size, source.fps, classes, *look)
-        out.append(stack.enter_context(output(video)))
-        if note := fallback_note(arguments.overlay):
-            print(note)
-    if arguments.records:  # last, so that a frame that is recorded is in every output
-        out.append(stack.enter_context(output(record_file(arguments.records, classes))))
-    return out
+def _kept(arguments: argparse.Namespace, outputs: "Iterable[RunOutputs]") -> str:
+    """How many frames are done, and what goes on after them."""
+    outputs = list(outputs)
+    done = sum(each.kept for each in outputs)
+    words = f"{done} frames are done and kept" if done else "no output has a frame"
+    if not any(each.resumable for each in outputs):
+        return f"{words}."
+    if any(is_url(source) for source in arguments.source):  # which may hold a password
+        return f"{words}; the same command with --resume goes on."
+    given = arguments.words if arguments.resume else [*arguments.words, "--resume"]
+    return f"{words}; go on with: splitmerge {shlex.join(given)}"
 
 
 def _tell(outcome: "Outcome") -> None:
@@ -217,6 +268,7 @@ def _text(summary: "Summary") -> str:
     stages = ", ".join(f"{stage} {getattr(summary, f'{stage}_ms'):.1f} ms" for stage in ("decode", "compute", "encode"))
     lines = [
         f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} frames per second",
+        *([f"after {summary.frames_before} frames of an earlier run"] if summary.frames_before else []),
         f"per frame, at the same time: {stages} ({summary.slowest_stage} sets the pace)",
         *live_lines(summary),
     ]

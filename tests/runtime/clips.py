@@ -1,6 +1,7 @@
 """Clips that carry their frame numbers in their pixels, and stand-ins for a package and its engine."""
 
 import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -34,8 +35,12 @@ def number_of(gray):
 
 
 def names(folder: Path):
-    """The names of what lies in a folder, hidden ones too."""
-    return sorted(path.name for path in folder.iterdir())
+    """The names of what lies in a folder, hidden ones too, but for what a run that came to its end says of itself."""
+    return sorted(path.name for path in folder.iterdir() if not _is_note_of_the_end(path))
+
+
+def _is_note_of_the_end(path):
+    return path.match(".*.run.json") and json.loads(path.read_text()).get("finished")
 
 
 def write_clip(path: Path, frames=20, size=SIZE, fps=10.0):

@@ -16,7 +16,7 @@ from tenacity import wait_fixed
 import splitmerge.commands.run
 from runtime import live
 from runtime.live import LEFT_BEHIND, Limits, LiveSource
-from runtime.pipeline import DEPTH, run_pipeline
+from runtime.pipeline import DEPTH, Ending, run_pipeline
 from runtime.sources import open_source, silence_decoder
 from splitmerge.cli import main
 from splitmerge.errors import InputError
@@ -262,8 +262,10 @@ def test_ctrl_c_ends_a_live_run():
         if len(results) == 1:
             os.kill(os.getpid(), signal.SIGINT)  # the main thread computes, or waits for the next frame
 
-    with Camera(endless) as camera, pytest.raises(KeyboardInterrupt):
-        run_pipeline(open_source(camera.url), Threshold(), [sink], SIZE)
+    with Camera(endless) as camera:
+        summary = run_pipeline(open_source(camera.url), Threshold(), [sink], SIZE, ending=Ending())
+    assert summary.interrupted == "SIGINT"
+    check_sums(summary, results)
     wait_for(lambda: not any(thread.name == "reader" for thread in threading.enumerate()))
 
 

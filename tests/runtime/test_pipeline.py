@@ -4,13 +4,15 @@ import itertools
 import os
 import signal
 import threading
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clips import SIZE, Threshold, number_of, write_clip, write_cut_clip
 
 from runtime.channel import Channel, Stopped
-from runtime.pipeline import DEPTH, run_pipeline
+from runtime.pipeline import DEPTH, Ending, run_pipeline
 from runtime.sources import open_source
 
 
@@ -126,7 +128,9 @@ def test_an_error_in_any_stage_stops_all_and_comes_out_once(tmp_path, stage, err
         run_pipeline(Failing(), segmenter, [sink], SIZE)
     assert raised.value is error
     assert threading.active_count() == threads
+    assert [result.frame.index for result in sink] == list(range(len(sink)))
     assert len(sink) <= at
+    assert stage == "decode" or len(sink) == at, "what was labelled is written"
 
 
 def test_ctrl_c_reaches_a_run_that_waits_for_its_decoder(tmp_path):
@@ -146,10 +150,50 @@ def test_ctrl_c_reaches_a_run_that_waits_for_its_decoder(tmp_path):
     sink = Collected()
     timer = threading.Timer(0.3, gone_on.set)
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_pipeline(Stuck(), Threshold(), [sink], SIZE)
+    summary = run_pipeline(Stuck(), Threshold(), [sink], SIZE, ending=Ending())
     timer.join()
-    assert len(sink) <= 2
+    assert summary.interrupted == "SIGINT"
+    assert summary.frames == len(sink) <= 2
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_run_is_ended_from_another_thread(tmp_path, parallel):
+    source, ending, sink = open_source(str(write_clip(tmp_path / "a.mp4", 100))), Ending(), Collected()
+    segmenter = Threshold(seconds=0.002)
+    segmenter.parallel = parallel
+
+    def then_end(result):
+        sink(result)
+        if len(sink) == 7:
+            ending.end("SIGTERM")
+
+    summary = run_pipeline(source, segmenter, [then_end], SIZE, ending=ending)
+    assert summary.interrupted == "SIGTERM"
+    assert summary.frames == len(sink) < 100
+    assert [number_of(result.labels) for result in sink] == list(range(len(sink)))
+    assert run_pipeline(open_source(str(tmp_path / "a.mp4")), segmenter, [], SIZE, ending=ending).frames == 0
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_source_goes_on_after_frames_that_are_done(tmp_path, images):
+    clip, name = write_clip(tmp_path / "a.mp4", 20), str(tmp_path / "a.mp4")
+    if images:
+        name = str(tmp_path / "images")
+        Path(name).mkdir()
+        capture = cv2.VideoCapture(str(clip))
+        for index in range(20):
+            cv2.imwrite(f"{name}/{index:02d}.png", capture.read()[1])
+    whole, rest = Collected(), Collected()
+    run_pipeline(open_source(name), Threshold(), [whole], SIZE)
+    source = open_source(name)
+    source.skip(13)
+    summary = run_pipeline(source, Threshold(), [rest], SIZE, limit=18, start=13)
+    assert [result.frame.index for result in rest] == list(range(13, 18))
+    for one, other in zip(whole[13:18], rest, strict=True):
+        assert one.frame.time_s == other.frame.time_s
+        np.testing.assert_array_equal(one.frame.frame_bgr, other.frame.frame_bgr)
+    assert all(result.dropped_before == 0 for result in rest)
+    assert (summary.frames, summary.frames_before, summary.missing_frames) == (5, 13, 0)
 
 
 def test_channel_keeps_order_and_ends():

@@ -1,31 +1,22 @@
 """Sinks: what they write, read back by PyAV where that is installed, and that it is whole or absent."""
 
-import errno
 import json
-import shutil
-import subprocess
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from clips import SIZE, Threshold, names, number_of, numbered_frame, write_clip, write_package
+from clips import SIZE, names, number_of, numbered_frame
 
-import splitmerge.commands.run
 from runtime.executor import FrameStats
 from runtime.sinks import (
-    OutputError,
     Result,
     label_folder,
     mask_folder,
-    output,
     overlay_video,
     record_file,
     write_image,
 )
 from runtime.sources import SourceFrame
-from splitmerge.cli import main
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, palette_bgr
 
@@ -150,129 +141,3 @@ def test_a_source_that_changes_its_size_keeps_its_overlay(tmp_path):
     frames = [capture.read()[1] for _ in range(2)]
     assert [frame.shape for frame in frames] == [(*SIZE, 3)] * 2
     assert [number_of(frame) for frame in frames] == [5, 6]
-
-
-def _run_until_error(sinks, frames=6):
-    """Feed the sinks in order as a run does; give the error that ended it."""
-    with pytest.raises(OutputError) as stop, ExitStack() as stack:
-        opened = [stack.enter_context(output(sink)) for sink in sinks]
-        for index in range(frames):
-            for sink in opened:
-                sink(_result(index))
-    return str(stop.value)
-
-
-def test_a_full_disk_takes_one_output_and_leaves_the_others(tmp_path, monkeypatch):
-    write = Path.write_bytes
-
-    def full(path, data):
-        if path.name == "000003.png":
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return write(path, data)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    video, records = tmp_path / "out.avi", tmp_path / "frames.jsonl"
-    sinks = [mask_folder(tmp_path / "masks"), overlay_video(video, SIZE, 10, CITYSCAPES), record_file(records, ())]
-    words = _run_until_error(sinks)
-    assert "000003.png cannot be written (No space left on device): make room" in words
-    assert "the other outputs keep the 3 frames before" in words
-    assert names(tmp_path) == ["frames.jsonl", "out.avi"]
-    assert [json.loads(line)["frame"] for line in records.read_text().splitlines()] == [0, 1, 2]
-    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == 3
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small tmpfs cannot be mounted: it takes Linux and root's rights")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("full", ["masks", "out.mp4", "out.webm", "frames.jsonl"])
-def test_a_small_disk_that_runs_full(tmp_path, small_disk, full):
-    """Noise fills the disk that one of three outputs is on; the two others are whole and of the same length."""
-    rng = np.random.default_rng(0)
-    place = {name: (small_disk if name == full else tmp_path) / name for name in ("masks", "frames.jsonl")}
-    video = (small_disk / full) if full.startswith("out") else tmp_path / "out.avi"
-    sinks = [
-        mask_folder(place["masks"]),
-        overlay_video(video, SIZE, 10, CITYSCAPES, 0),
-        record_file(place["frames.jsonl"], CITYSCAPES),
-    ]
-    if full == "frames.jsonl":
-        (small_disk / "filling").write_bytes(bytes(250 << 10))
-    words = rf"{full}.* cannot be written \(No space left on device\).*keep the"
-    with pytest.raises(OutputError, match=words), ExitStack() as stack:
-        opened = [stack.enter_context(output(sink)) for sink in sinks]
-        for index in range(400):
-            frame = SourceFrame(index, index / 10, rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8))
-            labels = rng.integers(0, 19, SIZE, dtype=np.uint8)
-            for sink in opened:
-                sink(Result(frame, labels, 1.0, 1.0, FrameStats(1.0, 9.0, 16)))
-    assert [name for name in names(small_disk) if name != "filling"] == []
-    counts = {}
-    if full != "masks":
-        counts["masks"] = len(names(place["masks"]))
-    if not full.startswith("out"):
-        counts["video"] = int(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT))
-    if full != "frames.jsonl":
-        counts["records"] = len([json.loads(line) for line in place["frames.jsonl"].read_text().splitlines()])
-    assert len(counts) == 2 and min(counts.values()) > 0
-    assert max(counts.values()) - min(counts.values()) <= 1, "the frame at which the disk was full may be in some"
-
-
-def test_records_on_a_full_disk(tmp_path, monkeypatch):
-    """/dev/full is a file that has no room; the system itself refuses."""
-    if not Path("/dev/full").exists():
-        pytest.skip("/dev/full is missing: Linux has it")
-    real = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda self, *how, **more: real(Path("/dev/full") if ".r." in self.name else self, *how, **more)
-    )
-    words = _run_until_error([mask_folder(tmp_path / "masks"), record_file(tmp_path / "r.jsonl", ())])
-    assert "r.jsonl cannot be written (No space left on device)" in words
-    assert names(tmp_path) == ["masks"] and names(tmp_path / "masks") == ["000000.png"]
-
-
-def test_a_run_on_a_disk_that_runs_full(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(splitmerge.commands.run, "open_executor", lambda package, arguments: Threshold())
-    write_package(tmp_path / "package")
-    clip, out, write = write_clip(tmp_path / "in.mp4", 9), tmp_path / "out", Path.write_bytes
-
-    def full(path, data):
-        if path.name == "000004.png":
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return write(path, data)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    outputs = ["--masks", f"{out}/masks", "--overlay", f"{out}/o.avi", "--records", f"{out}/r.jsonl"]
-    assert main(["run", str(clip), "--package", str(tmp_path / "package"), *outputs]) == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("splitmerge: ") and line.endswith("the other outputs keep the 4 frames before.")
-    assert names(out) == ["o.avi", "r.jsonl"]
-    assert len((out / "r.jsonl").read_text().splitlines()) == 4
-    assert cv2.VideoCapture(str(out / "o.avi")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
-
-
-def test_an_output_that_fails_at_its_end_leaves_the_others(tmp_path):
-    @contextmanager
-    def fails_at_its_end():
-        yield lambda result: None
-        raise InputError("The end does not fit.")
-
-    words = _run_until_error([mask_folder(tmp_path / "masks"), fails_at_its_end()], 2)
-    assert words.startswith("The end does not fit")
-    assert names(tmp_path / "masks") == ["000000.png", "000001.png"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, InputError])
-def test_an_output_leaves_nothing_after_an_error_that_is_no_outputs(tmp_path, error):
-    with pytest.raises(error), output(mask_folder(tmp_path / "masks")) as masks:
-        masks(_result())
-        raise error
-    assert not names(tmp_path)
