@@ -32,7 +32,7 @@ from runtime.executor import Executor
 from runtime.live import Limits
 from runtime.page import live_page
 from runtime.pipeline import run_pipeline
-from runtime.sinks import Result, output, overlay_video, record_file
+from runtime.sinks import Result, overlay_video, record_file
 from runtime.sources import Source, open_source
 from runtime.summary import Summary
 from splitmerge.errors import InputError, SplitmergeError
@@ -181,8 +181,8 @@ def soak(minutes: float, seed: int, protocol: str, folder: Path) -> tuple[Summar
         _connected(protocol, folder) as (server, proxy, source),
         Executor(package) as executor,
         live_page("0", classes) as page,
-        output(overlay_video(folder / "overlay.mp4", source.size, source.fps, classes)) as overlay,
-        output(record_file(folder / "frames.jsonl", classes)) as records,
+        overlay_video(folder / "overlay.mp4", source.size, source.fps, classes) as overlay,
+        record_file(folder / "frames.jsonl", classes) as records,
     ):
         state = Soak(server, proxy, source, random.Random(seed))
         threads = [
