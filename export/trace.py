@@ -43,6 +43,7 @@ def trace(network: nn.Module, height: int, width: int) -> ir.Model:
             )
     model = _exported(network, height, width)
     fold_constants(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
     _own_weights(model.graph)
     _name_by_module(model.graph)
