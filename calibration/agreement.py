@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from calibration.peaks import largest, with_extremes
+from calibration.peaks import Extent, extents_of, with_extents
 from export.ends import FRAMES, LABELS
 from splitmerge.package import Cut
 
@@ -35,7 +35,8 @@ class LabelAgreement:
 class Labeller:
     """Runs graphs by part on the CPU: stem and trunk, a split batch at a time, or the model where there is no cut.
 
-    `peaks` holds the largest magnitude so far of the values in `watch`, which must be float32.
+    `extents` is what the values in `watch` by part, which must be float32, were so far; InputError is raised where one
+    is not finite.
 
     ONNX Runtime computes float16 in float32 on a CPU and leaves out some of the roundings between operators: the
     shipped network's logits were off by 2.9e-3 (root mean square) with it and by 3.8e-3 with each operator rounded by
@@ -46,11 +47,10 @@ class Labeller:
         self, graphs: Mapping[str, onnx.ModelProto], cut: Cut | None, watch: Mapping[str, Iterable[str]] | None = None
     ) -> None:
         self._cut = cut
-        self._sessions = {
-            part: _session(with_extremes(graphs[part], (watch or {}).get(part, ())))
-            for part in (("stem", "trunk") if cut else ("model",))
-        }
-        self.peaks: dict[str, float] = {}
+        parts = ("stem", "trunk") if cut else ("model",)
+        self._watch = {part: tuple((watch or {}).get(part, ())) for part in parts}
+        self._sessions = {part: _session(with_extents(graphs[part], self._watch[part])) for part in parts}
+        self.extents: dict[str, Extent] = {}
 
     def __call__(self, frame: NDArray[np.uint8], stride: int = 1) -> Labels:
         """Labels uint8 `[H,W]` of a frame uint8 `[H,W,3]`, blue-green-red; `[::stride, ::stride]` of them.
@@ -79,8 +79,8 @@ class Labeller:
         session = self._sessions[part]
         names = [value.name for value in session.get_outputs()]
         outputs = dict(zip(names, session.run(names, dict(feeds)), strict=True))
-        for name, peak in largest(outputs).items():
-            self.peaks[name] = max(self.peaks.get(name, 0.0), peak)
+        for name, extent in extents_of(outputs, self._watch[part]).items():
+            self.extents[name] = self.extents.get(name, Extent()) + extent
         return outputs
 
 

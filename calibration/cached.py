@@ -60,5 +60,10 @@ class RangesSource:
         collected = collect(self.package, self.images, progress=self.progress, resume=state, models=models)
         calibration = ranges_from_collected(made, collected)
         write_cache(cache, calibration)
-        self.say(f"ranges: {len(calibration.tensors)} tensors over {collected.images} images of {made.data} -> {cache}")
+        resumed = f" (the first {collected.resumed_from} before it was interrupted)" if collected.resumed_from else ""
+        words = f"{len(calibration.tensors)} tensors over {collected.images} images of {made.data}{resumed}"
+        self.say(f"ranges: {words} -> {cache}")
+        zero = [name for name, seen in calibration.tensors.items() if seen.minimum == seen.maximum == 0]
+        if zero:
+            self.say(f"always 0 in these images, so that nothing is known of their range: {', '.join(zero)}")
         return calibration

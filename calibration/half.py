@@ -8,10 +8,11 @@ on the shipped network (64x128, 8 images of streets, logits up to 19) the logits
 square) instead of 2.6e-3, and 0.038 % of the labels differed from float32's instead of 0.024 %.
 
 A convolution that stays float32 takes what follows along, up to its ReLU: alone between two casts it was computed in
-float16 all the same, with its weights rounded, by TensorRT-RTX 1.7.
+float16 all the same, with its weights rounded, by TensorRT-RTX 1.7. A value that stays float32 takes along what makes,
+moves and reads it; an int8 convolution then dequantises to float32, and is an int8 one still.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from onnx_ir.passes import common
 from export.ends import LOGITS
 from splitmerge.errors import InputError
 
-__all__ = ["LARGEST", "half_graph"]
+__all__ = ["CARRYING", "LARGEST", "carried", "half_graph", "normalising"]
 
 LARGEST = float(np.finfo(np.float16).max)
 """65504, the largest float16; what is larger becomes infinite."""
@@ -30,11 +31,19 @@ LARGEST = float(np.finfo(np.float16).max)
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _ENDINGS = {_FLOAT: "float", _HALF: "half"}
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+CARRYING = (
+    "AveragePool", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "GlobalAveragePool", "GlobalMaxPool",
+    "Identity", "MaxPool", "Pad", "QuantizeLinear", "Relu", "Reshape", "Resize", "Slice", "Split", "Squeeze",
+    "Transpose", "Unsqueeze",
+)  # fmt: skip
+"""Operators that give nothing larger than they read, but may give as much."""
+
 _FOLLOWERS = ("Add", "ArgMax", "Relu", "Reshape", "Transpose")
 
 
-def half_graph(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A float16 copy of an exported graph. The convolutions named in `keep` stay float32, with casts round them.
+def half_graph(model: onnx.ModelProto, keep: Collection[str] = (), wide: Collection[str] = ()) -> onnx.ModelProto:
+    """A float16 copy of an exported graph. The convolutions named in `keep` stay float32, with casts round them, and so
+    do the values named in `wide`, wherever they are moved; names in it that the graph lacks are passed over.
 
     Weights are rounded once, to nearest. Raises InputError for weights that float16 cannot hold, and for names in
     `keep` that are no convolutions of the graph.
@@ -46,21 +55,38 @@ def half_graph(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.Model
     missing = sorted(set(keep) - set(convolutions))
     if missing:
         raise InputError(f"The graph {graph.name} has no convolution {missing[0]!r} that could stay in float32.")
-    kept = {node for name in keep for node in _with_followers(convolutions[name])}
-    _Halving(converted, {*kept, *_normalising(graph)}).run()
+    values = _carried(graph, wide)
+    kept = _kept([convolutions[name] for name in keep], values)
+    _Halving(converted, {*kept, *_normalising(graph)}, values).run()
     common.ShapeInferencePass(strict_mode=True)(converted)
     common.CheckerPass(full_check=True)(converted)
     return ir.to_proto(converted)
 
 
+def carried(models: Iterable[onnx.ModelProto], names: Collection[str]) -> set[str]:
+    """`names` and those of all values that these are moved to, also across a cut: `models` are stem, trunk, model."""
+    graphs = [ir.from_proto(model).graph for model in models]
+    found, before = set(names), set[str]()
+    while found != before:
+        before = set(found)
+        for graph in graphs:
+            found |= {value.name or "" for value in _carried(graph, found)}
+    return found
+
+
+def normalising(model: onnx.ModelProto) -> set[str]:
+    """The values in front of the convolutions that stay float32 always."""
+    return {value.name or "" for node in _normalising(ir.from_proto(model).graph) for value in node.outputs}
+
+
 class _Halving:
     """One conversion. A value is float16 if what computes it can give that, and is cast where a reader needs another.
 
-    The nodes in `kept` compute in float32.
+    The nodes in `kept` compute in float32; the graph's inputs in `wide` are float32.
     """
 
-    def __init__(self, model: ir.Model, kept: Collection[ir.Node]) -> None:
-        self._graph, self._kept = model.graph, kept
+    def __init__(self, model: ir.Model, kept: Collection[ir.Node], wide: Collection[ir.Value]) -> None:
+        self._graph, self._kept, self._wide = model.graph, kept, wide
         self._opset = model.opset_imports[""]
         self._floats = {value for value in self._values() if value.dtype == _FLOAT}
         self._others: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -69,7 +95,7 @@ class _Halving:
         graph = self._graph
         weights = {value for value in self._floats if value.const_value is not None}
         for value in self._floats - weights:
-            if value.is_graph_input():
+            if value.is_graph_input() and value not in self._wide:
                 value.dtype = _HALF
         for node in list(graph):
             for index, source in enumerate(node.inputs):
@@ -149,16 +175,49 @@ def _rounded(value: ir.Value) -> NDArray[np.float16]:
     return rounded
 
 
-def _with_followers(convolution: ir.Node) -> set[ir.Node]:
-    """The convolution and what reads it, up to ReLUs, argmax and other convolutions."""
-    kept, found = {convolution}, [convolution]
+def _carried(graph: ir.Graph, names: Collection[str]) -> set[ir.Value]:
+    values = (*graph.inputs, *(value for node in graph for value in node.outputs))
+    found = {value for value in values if value.name in names}
+    for node in graph:  # sorted: what a node reads has been looked at
+        if node.op_type in CARRYING and found.intersection(value for value in node.inputs if value is not None):
+            found.update(node.outputs)
+    return found
+
+
+def _kept(convolutions: Iterable[ir.Node], wide: Collection[ir.Value]) -> set[ir.Node]:
+    """What computes in float32: these convolutions and all that makes or reads wide values.
+
+    With a convolution go what follows it up to ReLUs, argmax and other convolutions, and what dequantises for it, with
+    all that reads the same: a cast between the two would make a float convolution of an int8 one.
+    """
+    kept: set[ir.Node] = set()
+    found = [*convolutions, *(reader for value in wide for reader in value.consumers())]
+    found += [node for value in wide if (node := value.producer()) is not None]
+    while found:
+        node = found.pop()
+        if node in kept:
+            continue
+        kept.add(node)
+        if node.op_type == "Conv":
+            found += _followers(node)
+            makers = [value.producer() for value in node.inputs if value is not None]
+            found += [maker for maker in makers if maker is not None and maker.op_type == "DequantizeLinear"]
+        elif node.op_type == "DequantizeLinear":
+            found += [reader for reader in node.outputs[0].consumers() if reader.op_type == "Conv"]
+    return kept
+
+
+def _followers(convolution: ir.Node) -> set[ir.Node]:
+    """What reads a convolution, up to ReLUs, argmax and other convolutions."""
+    followers: set[ir.Node] = set()
+    found = [convolution]
     while found:
         for reader in found.pop().outputs[0].consumers():
-            if reader.op_type in _FOLLOWERS and reader not in kept:
-                kept.add(reader)
+            if reader.op_type in _FOLLOWERS and reader not in followers:
+                followers.add(reader)
                 if reader.op_type != "Relu":
                     found.append(reader)
-    return kept
+    return followers
 
 
 def _normalising(graph: ir.Graph) -> list[ir.Node]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from splitmerge.errors import InputError
 from training.data import IMAGE_SUFFIXES, is_rendered, open_dataset, read_image
 
-__all__ = ["DEFAULT_IMAGES", "DataHash", "Images", "data_hash", "open_images"]
+__all__ = ["DEFAULT_IMAGES", "Contrasting", "DataHash", "Images", "data_hash", "open_images"]
 
 DEFAULT_IMAGES = 64
 """Half of the thresholds are then within 1 % of what twice as many images give, and all within 8 %; but for minmax,
@@ -104,6 +104,24 @@ def data_hash(images: Iterable[Frame]) -> DataHash:
     for frame in images:
         digest.update(frame)
     return digest
+
+
+@dataclass(frozen=True)
+class Contrasting:
+    """The frames of `images`; InputError behind the last where each was of one colour: nothing is seen on such."""
+
+    images: Images
+
+    def __iter__(self) -> Iterator[Frame]:
+        seen = False
+        for frame in self.images:
+            seen = seen or bool((frame != frame[0, 0]).any())
+            yield frame
+        if not seen:
+            raise InputError(
+                f"{self.images.name} has only images of one colour ({len(self.images)} of them), and a network shows "
+                "nothing of its range on those: give images of what it will see."
+            )
 
 
 class _Rendered:

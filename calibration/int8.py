@@ -1,8 +1,7 @@
 """From a package with float32 graphs to one that also holds int8: sweep, score, search, verify, add."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import numpy as np
 import onnx
@@ -10,11 +9,15 @@ import onnxruntime
 
 from calibration.agreement import Labeller
 from calibration.cached import RangesSource
+from calibration.half import carried
+from calibration.int8_report import Int8Options, Int8Report
 from calibration.package import add_precision
+from calibration.peaks import outside_float16, unfit_weights, watched
 from calibration.ranges import METHODS
 from calibration.recipes import Models, Quantiser, Recipe
+from calibration.reduce import kept_words
 from calibration.report import measured_line, tried_head
-from calibration.score import Budget, Measured, Scorer
+from calibration.score import LEAST_PIXELS, Measured, Scorer
 from calibration.score_log import ScoreLog, score_log_path
 from calibration.scored_images import ScoredImages
 from calibration.search import Found, Step, order_of_return, search
@@ -24,65 +27,14 @@ from splitmerge import __version__
 from splitmerge.errors import VerificationError
 from splitmerge.package import Package
 
-__all__ = ["Int8Options", "Int8Report", "add_int8"]
+__all__ = ["add_int8"]
 
-_SEARCH_STRIDE = 2
 _WHOLE_PIXELS = 512 * 1024
 """Up to this size the uncut graph is run, too: it takes some 2 GiB there, and 16 times that at 2048x4096."""
 
 _LEAST_EQUAL = 0.9999
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """`method` is one of calibration's, or "auto". `force` adds what does not meet the budget; `search_stride` is how
-    many rows and columns apart the pixels are that a search looks at.
-    """
-
-    method: str = "auto"
-    budget: Budget = field(default_factory=Budget)
-    rest: str = "fp16"
-    sensitivity: bool = False
-    force: bool = False
-    search_stride: int = _SEARCH_STRIDE
-
-
-@dataclass(frozen=True)
-class Int8Report:
-    """The recipe, the share of multiply-adds in int8, the score at full density beside float32's, and what led there.
-
-    `exceeded` says in words what of the budget is; `written` whether the package has the graphs.
-    """
-
-    recipe: Recipe
-    share: float
-    float32: Measured
-    measured: Measured
-    exceeded: tuple[str, ...]
-    written: bool
-    sweep: tuple[Tried, ...]
-    alone: dict[str, Measured]
-    steps: tuple[Step, ...]
-
-    def facts(self) -> dict[str, Any]:
-        """As JSON: what the package keeps."""
-        return {
-            "method": self.recipe.method,
-            "bias_corrected": self.recipe.corrected,
-            "equalised": self.recipe.equalised,
-            "left_out": sorted(self.recipe.left_out),
-            "int8_share_of_multiply_adds": self.share,
-            "exceeded": list(self.exceeded),
-            "written": self.written,
-            "label_agreement": self.measured.agreement,
-            "float32": asdict(self.float32),
-            "int8": asdict(self.measured),
-            "sweep": [{"recipe": tried.recipe.words, **asdict(tried.measured)} for tried in self.sweep],
-            "sensitivity": {name: asdict(measured) for name, measured in self.alone.items()},
-            "search": [{**asdict(step), "left_out": list(step.left_out)} for step in self.steps],
-        }
 
 
 def add_int8(
@@ -95,16 +47,20 @@ def add_int8(
 ) -> Int8Report:
     """Make the package's int8 graphs and add them, with the tables that led to them in the manifest's verification.
 
-    Where the budget cannot be met with 90 % of the multiply-adds in int8 nothing is written unless `force` is given.
-    Raises InputError for a cache or data that cannot be used, VerificationError for graphs that contradict each other.
+    Where nothing is found that meets the budget with 90 % of the multiply-adds in int8, nothing is written unless
+    `force` is given. Raises InputError for a cache or data that cannot be used, VerificationError for graphs that
+    contradict each other.
     """
     models = {part: onnx.load(package.path(graph)) for part, graph in package.parts("fp32").items()}
     quantiser = Quantiser(models, source.ranges(), source.equalised)
-    scorer = Scorer(package, models, images, progress)
-    work = _Work(quantiser, scorer, _log(package, source, images), options, say)
+    watch = {part: watched(model) for part, model in models.items()} if options.rest == "fp16" else {}
+    scorer = Scorer(package, models, images, progress, options.thin, watch)
+    work = _Work(quantiser, scorer, _log(package, source, images, options), options, say)
     recipe, tried = work.sweep()
     alone = work.alone(recipe) if options.sensitivity else {}
     measured = work.full(recipe)
+    if images.truths and options.budget.thin_drop is not None and measured.worst_thin is None:
+        say(_no_thin_class(package, options))
     found = Found(frozenset(), options.budget.is_met(measured), ())
     if not found.met:
         say(f"all int8: {'; '.join(options.budget.exceeded(measured))}: layers go back to {options.rest}")
@@ -112,23 +68,27 @@ def add_int8(
         found = work.search(recipe, alone)
         recipe = replace(recipe, left_out=found.left_out)
         measured = work.full(recipe)
+    kept = work.kept(recipe)
+    if kept:
+        say(f"in float32, because float16 does not hold it: {kept_words(kept)}")
     report = Int8Report(
         recipe,
         quantiser.share(recipe.left_out),
         scorer.float32(),
         measured,
         tuple(options.budget.exceeded(measured)),
-        found.met or options.force,
+        options.budget.is_met(measured) or options.force,
         tuple(tried),
         alone,
         found.steps,
+        kept,
     )
     if not report.written:
         return report
-    graphs = quantiser.graphs(recipe, options.rest, whole=True)
+    graphs = work.graphs(recipe, options.rest, whole=True)
     _check(package, quantiser, recipe, graphs, images)
     facts = {"rest": options.rest, "scored_on": images.words, "labelled": bool(images.truths), **report.facts()}
-    facts |= {"budget": asdict(options.budget), "calibration": asdict(source.made)}
+    facts |= {"thin": list(options.thin), "budget": asdict(options.budget), "calibration": asdict(source.made)}
     add_precision(package, "int8", graphs, facts)
     work.log.remove()
     return report
@@ -140,8 +100,9 @@ class _Work:
     def __init__(self, quantiser: Quantiser, scorer: Scorer, log: ScoreLog, options: Int8Options, say: Say) -> None:
         self.quantiser, self.scorer, self.log, self.options, self.say = quantiser, scorer, log, options, say
         self.stride = scorer.stride(options.search_stride)
+        self._outside: dict[bool, dict[str, str]] = {}
         if log.resumed:
-            say(f"{log.resumed} scores are there from a calibration that was interrupted")
+            say(f"{log.resumed} scores are there from a calibration that was interrupted or wrote nothing")
 
     def coarse(self, recipe: Recipe, what: str = "") -> Measured:
         """Some of the pixels, with float32 for the rest, which is quicker than float16 on a CPU and differs less."""
@@ -150,6 +111,26 @@ class _Work:
     def full(self, recipe: Recipe) -> Measured:
         """All pixels of the graphs as they will be deployed."""
         return self._measured(recipe, 1, self.options.rest, f"{recipe.words}, all pixels")
+
+    def outside(self, recipe: Recipe) -> dict[str, str]:
+        """The values that float16 does not hold in the scored images, and why; none where the rest is float32."""
+        changed = recipe.equalised
+        if self.options.rest == "fp16" and changed not in self._outside:
+            models = self.quantiser.floats(recipe) if changed else None
+            self._outside[changed] = outside_float16(self.scorer.extents(models))
+        return self._outside.get(changed, {})
+
+    def kept(self, recipe: Recipe) -> dict[str, str]:
+        """These, and the layers that are not int8 and whose weights float16 does not hold."""
+        weights: dict[str, str] = {}
+        for model in self.quantiser.floats(recipe).values() if self.options.rest == "fp16" else ():
+            weights |= unfit_weights(model)
+        return {name: weights[name] for name in recipe.left_out if name in weights} | self.outside(recipe)
+
+    def graphs(self, recipe: Recipe, rest: str, whole: bool = False) -> dict[str, onnx.ModelProto]:
+        """The graphs of a recipe, with in float32 what float16 does not hold."""
+        wide = carried(self.quantiser.models.values(), self.outside(recipe)) if rest == "fp16" else ()
+        return self.quantiser.graphs(recipe, rest, whole, wide)
 
     def sweep(self) -> tuple[Recipe, list[Tried]]:
         if self.options.method != "auto":
@@ -170,28 +151,38 @@ class _Work:
     def search(self, recipe: Recipe, alone: dict[str, Measured]) -> Found:
         budget, work = self.options.budget, self.quantiser.work
 
-        def measure(left_out: frozenset[str]) -> Measured:
-            tried = replace(recipe, left_out=left_out)
-            coarse = self.coarse(tried)
-            return self.full(tried) if budget.is_met(coarse) else coarse
+        def coarse(left_out: frozenset[str]) -> Measured:
+            return self.coarse(replace(recipe, left_out=left_out))
+
+        def full(left_out: frozenset[str]) -> Measured:
+            return self.full(replace(recipe, left_out=left_out))
 
         def log(step: Step) -> None:
             verdict = "within the budget" if step.met else "; ".join(budget.exceeded(step.measured))
             self.say(f"{step.action}: {step.share:.1%} of the multiply-adds in int8, {verdict}")
 
         total = round(sum(work.values()) / self.quantiser.share(()))
-        return search(order_of_return(alone, work, budget), work, total, budget, measure, log=log)
+        return search(order_of_return(alone, work, budget), work, total, budget, coarse, full, log=log)
 
     def _measured(self, recipe: Recipe, stride: int, rest: str, what: str) -> Measured:
         return self.log.measured(
-            recipe, stride, rest, lambda: self.scorer.measure(self.quantiser.graphs(recipe, rest), stride, what)
+            recipe, stride, rest, lambda: self.scorer.measure(self.graphs(recipe, rest), stride, what)
         )
 
 
-def _log(package: Package, source: RangesSource, images: ScoredImages) -> ScoreLog:
+def _log(package: Package, source: RangesSource, images: ScoredImages, options: Int8Options) -> ScoreLog:
     key = {"splitmerge": __version__, "onnxruntime": onnxruntime.__version__, "scored": images.sha256}
-    return ScoreLog(
-        score_log_path(package), key | {"ranges": source.made.data_sha256, "graphs": dict(source.made.graphs)}
+    key |= {"thin": sorted(options.thin), "ranges": source.made.data_sha256, "graphs": dict(source.made.graphs)}
+    return ScoreLog(score_log_path(package), key)
+
+
+def _no_thin_class(package: Package, options: Int8Options) -> str:
+    have = [entry.name for entry in package.manifest.classes if entry.name in options.thin]
+    if not have:
+        return "no class counts as thin, so --max-thin-drop is not looked at: name the package's with --thin"
+    return (
+        f"none of the thin classes {', '.join(have)} has {LEAST_PIXELS:,} pixels in the images that are scored, so "
+        "--max-thin-drop is not looked at: score more of them with --score-images"
     )
 
 

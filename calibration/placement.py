@@ -57,11 +57,13 @@ def quantised_graph(
     rest: str = "fp16",
     keep: Collection[str] = (),
     features: Collection[str] = (),
+    wide: Collection[str] = (),
 ) -> onnx.ModelProto:
     """A copy of an exported float32 graph that computes the convolutions `layers` (by default all) in int8.
 
     `thresholds` has for each of `quantised_tensors` the largest absolute value that int8 shall hold. The `rest` is
-    "fp16" or "fp32"; with fp16 the convolutions in `keep` stay float32. The graph's inputs and outputs named in
+    "fp16" or "fp32"; with fp16 the convolutions in `keep` stay float32, and so do the values in `wide`: an int8
+    convolution that makes or reads one is int8 all the same and gives float32. The graph's inputs and outputs named in
     `features` are int8 themselves, in steps of `scales_for(thresholds[name])`: name them for both sides of a cut.
 
     Raises InputError for thresholds that are missing or cannot be, layers that the graph lacks, a graph that is
@@ -72,7 +74,7 @@ def quantised_graph(
     common.ShapeInferencePass()(copy)
     _Placement(copy.graph, thresholds, chosen(copy.graph, layers), features).run()
     if rest == "fp16":
-        return half_graph(ir.to_proto(copy), keep)
+        return half_graph(ir.to_proto(copy), keep, wide)
     common.ShapeInferencePass(strict_mode=True)(copy)
     common.CheckerPass(full_check=True)(copy)
     return ir.to_proto(copy)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from calibration.cache import Calibration
+from calibration.peaks import unfit_weights
 from calibration.placement import convolutions, quantised_graph
 from calibration.quantise_count import multiply_adds
 from calibration.weights import corrected_biases, equalised
@@ -45,8 +46,12 @@ class Quantiser:
         """The share of the multiply-adds, 0..1, that are int8 without these layers."""
         return sum(work for name, work in self.work.items() if name not in left_out) / self._all_work
 
-    def graphs(self, recipe: Recipe, rest: str, whole: bool = False) -> dict[str, onnx.ModelProto]:
-        """The graphs that running needs, and with `whole` the uncut one, too. `rest` is "fp16" or "fp32"."""
+    def graphs(
+        self, recipe: Recipe, rest: str, whole: bool = False, wide: Collection[str] = ()
+    ) -> dict[str, onnx.ModelProto]:
+        """The graphs that running needs, and with `whole` the uncut one, too. `rest` is "fp16" or "fp32"; with fp16 the
+        values named in `wide` stay float32, and so do layers left out whose weights float16 cannot hold.
+        """
         models, calibration = self._base(recipe.equalised)
         parts = ["stem", "trunk"] if "trunk" in models else ["model"]
         parts += ["model"] if whole and "trunk" in models else []
@@ -60,8 +65,14 @@ class Quantiser:
                 model = corrected_biases(model, calibration.channel_means(), layers)
             if part == "trunk":
                 ends = _int8_inputs(quantised_graph(model, thresholds, layers, "fp32"))
-            made[part] = quantised_graph(model, thresholds, layers, rest, features=ends if part != "model" else ())
+            keep = set(unfit_weights(model)) - set(layers)
+            part_ends = ends if part != "model" else ()
+            made[part] = quantised_graph(model, thresholds, layers, rest, keep, part_ends, wide)
         return {part: made[part] for part in parts}
+
+    def floats(self, recipe: Recipe) -> Models:
+        """The float32 graphs that a recipe quantises."""
+        return self._base(recipe.equalised)[0]
 
     def _base(self, is_equalised: bool) -> tuple[Models, Calibration]:
         if is_equalised not in self._bases:

@@ -1,10 +1,15 @@
 """How scores of quantised graphs read in a terminal."""
 
-from calibration.score import Measured
+from collections.abc import Collection, Mapping
 
-__all__ = ["measured_line", "score_table", "tried_head"]
+from calibration.score import Measured
+from calibration.search import GOAL_SHARE
+
+__all__ = ["measured_line", "score_table", "share_line", "tried_head"]
 
 _WIDTH = 34
+_SEEN = 0.005
+"""Points of mIoU that show in the table."""
 
 
 def tried_head(stride: int) -> str:
@@ -22,7 +27,20 @@ def measured_line(name: str, m: Measured) -> str:
     )
 
 
-def score_table(float32: Measured, rows: dict[str, Measured]) -> str:
-    """float32 and others at full density."""
+def score_table(float32: Measured, rows: Mapping[str, Measured]) -> str:
+    """float32 and others at full density; where the drops are not the differences that one sees, why."""
     lines = [tried_head(1), measured_line("fp32", float32)]
-    return "\n".join(lines + [measured_line(name, measured) for name, measured in rows.items()])
+    lines += [measured_line(name, measured) for name, measured in rows.items()]
+    if any(abs(float32.miou - m.miou - m.miou_drop) > _SEEN for m in rows.values()):
+        lines.append(
+            "(drops are means over the classes that both have a score for; here one has a score for a class that the "
+            "other never gives, so the mIoUs differ by another number)"
+        )
+    return "\n".join(lines)
+
+
+def share_line(share: float, left_out: Collection[str], rest: str) -> str:
+    """How much is int8, what is not, and whether that is less than it should be."""
+    left = f"; {', '.join(sorted(left_out))} in {rest}" if left_out else ""
+    little = f" (less than the {GOAL_SHARE:.0%} that it should be)" if share < GOAL_SHARE else ""
+    return f"int8: {share:.2%} of the multiply-adds{little}{left}"

@@ -4,7 +4,7 @@ Split batches are independent and each is an evenly spaced grid of pixels, so a 
 fourth row and column only and pays a fourth or a sixteenth.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.agreement import Labeller
+from calibration.peaks import Extent
 from calibration.scored_images import ScoredImages
 from splitmerge.labels import THIN_CLASSES
 from splitmerge.package import Package
@@ -31,8 +32,8 @@ Floats = NDArray[np.float64]
 class Measured:
     """Scores in per cent and what they lie below float32's in points (negative where above). `agreement` is 0..1.
 
-    A class counts where both have a score for it. `thin_drop` is that of the worst thin class with `LEAST_PIXELS`, 0
-    where there is none.
+    A drop is the mean over the classes that both have a score for, so it is not always the difference of the means.
+    `thin_drop` is that of the worst thin class with `LEAST_PIXELS`, 0 where there is none.
     """
 
     miou: float
@@ -47,13 +48,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be lost: points of mIoU, points of the worst thin class (None: any), and the share of labels, 0..1, that
-    must be float32's (None: any).
+    """What may be lost: points of mIoU, of the worst thin class and of boundary IoU, and the share of labels, 0..1,
+    that must be float32's. None stands for any.
     """
 
     miou_drop: float | None = 0.1
     thin_drop: float | None = 0.3
-    agreement: float | None = None
+    boundary_drop: float | None = 0.3
+    agreement: float | None = 0.995
 
     def is_met(self, measured: Measured) -> bool:
         """Whether nothing is exceeded."""
@@ -68,17 +70,20 @@ class Budget:
             found.append(
                 f"the thin class {measured.worst_thin} by {measured.thin_drop:.3f} ({self.thin_drop:g} allowed)"
             )
+        if self.boundary_drop is not None and measured.boundary_drop > self.boundary_drop:
+            found.append(f"boundary IoU falls by {measured.boundary_drop:.3f} ({self.boundary_drop:g} allowed)")
         if self.agreement is not None and measured.agreement < self.agreement:
             found.append(f"{measured.agreement:.3%} of the labels are float32's ({self.agreement:.3%} asked for)")
         return found
 
     def share_used(self, measured: Measured) -> float:
         """How much of the budget is used, by what uses most of it; 1 is all."""
-        shares = [
-            drop / max(allowed, 1e-3)
-            for drop, allowed in ((measured.miou_drop, self.miou_drop), (measured.thin_drop, self.thin_drop))
-            if allowed is not None
-        ]
+        drops = (
+            (measured.miou_drop, self.miou_drop),
+            (measured.thin_drop, self.thin_drop),
+            (measured.boundary_drop, self.boundary_drop),
+        )
+        shares = [drop / max(allowed, 1e-3) for drop, allowed in drops if allowed is not None]
         if self.agreement is not None:
             shares.append((1 - measured.agreement) / max(1 - self.agreement, 1e-6))
         return max(shares, default=0.0)
@@ -88,12 +93,21 @@ class Scorer:
     """Scores graphs on the same images, a split batch at a time. Keeps float32's labels, a byte a pixel."""
 
     def __init__(
-        self, package: Package, models: Mapping[str, onnx.ModelProto], images: ScoredImages, progress: bool = True
+        self,
+        package: Package,
+        models: Mapping[str, onnx.ModelProto],
+        images: ScoredImages,
+        progress: bool = True,
+        thin: Collection[str] = THIN_CLASSES,
+        watch: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
-        """`models` are the package's float32 graphs by part."""
+        """`models` are the package's float32 graphs by part; `thin` names classes, those that it lacks do not count;
+        `watch` the values by part that `extents` is about.
+        """
         manifest = package.manifest
         self._cut, self._names = manifest.cut, [entry.name for entry in manifest.classes]
         self._models, self._images, self._progress = models, images, progress
+        self._thin, self._watch, self._extents = frozenset(thin), watch or {}, dict[str, Extent]()
         self._references: dict[int, list[Labels]] = {}
 
     def stride(self, wanted: int) -> int:
@@ -126,13 +140,24 @@ class Scorer:
             counts.add(labels, truth)
         return self._measured(counts, counts, 1.0)
 
+    def extents(self, models: Mapping[str, onnx.ModelProto] | None = None) -> dict[str, Extent]:
+        """What the watched values of the float32 graphs, or of others that are named alike, hold in all images."""
+        if models is None:
+            self._reference(1)
+            return self._extents
+        label = Labeller(models, self._cut, self._watch)
+        for index in self._bar("values"):
+            label(self._images.frames[index])
+        return label.extents
+
     def _reference(self, stride: int) -> list[Labels]:
         if stride not in self._references:
             if 1 in self._references:
                 self._references[stride] = [labels[::stride, ::stride] for labels in self._references[1]]
             else:
-                label = Labeller(self._models, self._cut)
+                label = Labeller(self._models, self._cut, self._watch if stride == 1 else {})
                 self._references[stride] = [label(self._images.frames[i], stride) for i in self._bar("float32")]
+                self._extents = label.extents or self._extents
         return self._references[stride]
 
     def _bar(self, what: str) -> "tqdm[int]":
@@ -141,7 +166,7 @@ class Scorer:
 
     def _measured(self, full: "_Counts", candidate: "_Counts", agreement: float) -> Measured:
         drops = 100 * (full.iou - candidate.iou)
-        thin = [index for index, name in enumerate(self._names) if name in THIN_CLASSES]
+        thin = [index for index, name in enumerate(self._names) if name in self._thin]
         known = [index for index in thin if not np.isnan(drops[index])]
         counted = [index for index in known if candidate.pixels[index] >= LEAST_PIXELS]
         worst = max(counted, key=lambda index: float(drops[index]), default=None)

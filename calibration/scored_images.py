@@ -67,9 +67,12 @@ def scored_images(
     and where no pixel has a class.
     """
     name = "streets, validation split" if data.partition(":")[0] == "streets" else data
-    found = list(_candidates(data, size, classes, calibrated, count))
-    others = [pair for pair in found if fingerprint(pair[0]) not in used]
-    chosen = _spread(others or found, count)
+    # Gone through twice, so that only what is scored is ever in memory.
+    new = [fingerprint(frame) not in used for frame, _ in _candidates(data, size, classes, calibrated, count)]
+    held_out = any(new)
+    wanted = set(_spread([index for index, is_new in enumerate(new) if is_new or not held_out], count))
+    candidates = enumerate(_candidates(data, size, classes, calibrated, count))
+    chosen = [pair for index, pair in candidates if index in wanted]
     frames = tuple(frame for frame, _ in chosen)
     truths = tuple(truth for _, truth in chosen if truth is not None)
     if truths and all((truth >= classes).all() for truth in truths):
@@ -79,7 +82,7 @@ def scored_images(
     digest = DataHash()
     for array in (*frames, *truths):
         digest.update(array)
-    return ScoredImages(name, frames, truths, bool(others), digest.sha256)
+    return ScoredImages(name, frames, truths, held_out, digest.sha256)
 
 
 def _candidates(

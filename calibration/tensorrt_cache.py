@@ -17,9 +17,20 @@ from calibration.ranges import LEVELS
 from splitmerge.errors import InputError
 from splitmerge.files import new_file
 
-__all__ = ["read_tensorrt_cache", "write_tensorrt_cache"]
+__all__ = ["check_tensorrt_version", "read_tensorrt_cache", "write_tensorrt_cache"]
 
 _ALGORITHM = "EntropyCalibration2"
+
+
+def check_tensorrt_version(version: str) -> int:
+    """A version as TensorRT counts it: 100300 of 10.3.0. Raises InputError for one that is not 10.x.y."""
+    match = re.fullmatch(r"10\.(\d{1,2})\.(\d{1,2})(\.\d+)?", version)
+    if not match:
+        raise InputError(
+            f"TensorRT {version} reads no calibration cache of this format: give the version 10.x.y that will (11 has "
+            "no calibrators)."
+        )
+    return 100000 + 100 * int(match[1]) + int(match[2])
 
 
 def write_tensorrt_cache(path: Path, thresholds: Mapping[str, float], version: str = "10.3.0") -> None:
@@ -28,13 +39,7 @@ def write_tensorrt_cache(path: Path, thresholds: Mapping[str, float], version: s
     Raises InputError for a version that is not 10.x.y, a name that a line cannot hold and a threshold that is not above
     0 and finite.
     """
-    match = re.fullmatch(r"10\.(\d{1,2})\.(\d{1,2})(\.\d+)?", version)
-    if not match:
-        raise InputError(
-            f"TensorRT {version} reads no calibration cache of this format: give the version 10.x.y that will (11 has "
-            "no calibrators)."
-        )
-    lines = [f"TRT-{100000 + 100 * int(match[1]) + int(match[2])}-{_ALGORITHM}"]
+    lines = [f"TRT-{check_tensorrt_version(version)}-{_ALGORITHM}"]
     for name, threshold in thresholds.items():
         if not name or name != name.strip() or "\n" in name or "\r" in name:
             raise InputError(

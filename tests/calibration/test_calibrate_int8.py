@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 import onnx
 import pytest
 
@@ -23,7 +22,7 @@ from splitmerge.package import Package
 from training.streets import Drive
 
 FEW = ["--precision", "int8", "--images", "2", "--score-images", "1"]
-LOOSE = ["--max-iou-drop", "100", "--max-thin-drop", "100"]
+LOOSE = ["--max-iou-drop", "100", "--max-thin-drop", "100", "--max-boundary-drop", "100", "--min-agreement", "1"]
 HOPELESS = ["--method", "percentile-60", "--min-agreement", "99.99"]
 
 
@@ -115,7 +114,7 @@ def test_what_cannot_meet_the_budget(package: Package, tmp_path: Path, capsys: p
     manifest = (package.folder / "manifest.json").read_bytes()
     assert calibrate(package, *HOPELESS, "--picture", str(picture)) == 1
     captured = capsys.readouterr()
-    assert "No mixed precision with 90% of the multiply-adds in int8 meets the budget" in captured.err
+    assert "with at least 90% of the multiply-adds in int8, meets the budget (the nearest: " in captured.err
     assert "of the labels are float32's (99.990% asked for)" in captured.err
     assert captured.err.count("splitmerge: ") == 1
     steps = [line for line in captured.out.splitlines() if " back to float: " in line]
@@ -126,7 +125,7 @@ def test_what_cannot_meet_the_budget(package: Package, tmp_path: Path, capsys: p
         Package.open(package.folder).parts("int8")
     # What was scored is there yet, and taken as it is.
     assert calibrate(package, *HOPELESS, "--force") == 0
-    assert "scores are there from a calibration that was interrupted" in capsys.readouterr().out
+    assert "scores are there from a calibration that was interrupted or wrote nothing" in capsys.readouterr().out
     facts = Package.open(package.folder).manifest.verification["int8"]
     assert facts["written"] and facts["exceeded"] and facts["search"][0]["action"] == "all int8"
     assert len(facts["sensitivity"]) == 21
@@ -204,7 +203,7 @@ def test_an_image_with_other_numbers_is_refused(
     (tmp_path / "a.png").write_bytes(b"no image")
     assert calibrate(package, "--data", str(tmp_path / "a.png")) == 2
     assert "is not an image that can be decoded" in sentence(capsys)
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((70, 120, 3), 99, np.uint8))
+    cv2.imwrite(str(tmp_path / "a.png"), Drive(1, (70, 120)).frame(0)[0])
     assert calibrate(package, "--data", str(tmp_path / "a.png"), "--method", "minmax", "--min-agreement", "50") == 0
     assert "which the ranges come from, too: there were no others" in capsys.readouterr().out
 

@@ -52,7 +52,7 @@ def test_the_two_fragile_layers_are_found_and_nothing_else() -> None:
     costs = dict.fromkeys(NAMES, 0.005) | {"layer2": 1.0, "layer5": 0.4}
     network = Additive(costs, dict.fromkeys(NAMES, 3))
     logged: list[Step] = []
-    found = search(network.order(Budget()), network.work, 24, Budget(), network, 0.5, logged.append)
+    found = search(network.order(Budget()), network.work, 24, Budget(), network, None, 0.5, logged.append)
     assert found.met and found.left_out == {"layer2", "layer5"}
     assert [step.action for step in found.steps[:3]] == ["all int8", "layer2 back to float", "layer5 back to float"]
     assert logged == list(found.steps)
@@ -62,7 +62,7 @@ def test_the_two_fragile_layers_are_found_and_nothing_else() -> None:
 def test_what_the_first_went_back_for_the_last_may_have_done() -> None:
     # per multiply-add `small` is dearer, and `large`, which must go anyhow, is enough
     network = Additive({"small": 0.05, "large": 0.3}, {"small": 1, "large": 10})
-    found = search(network.order(Budget()), network.work, 1000, Budget(), network, 0.0)
+    found = search(network.order(Budget()), network.work, 1000, Budget(), network, None, 0.0)
     assert found.met and found.left_out == {"large"}
     assert found.steps[-1].action == "small int8 again" and found.steps[-1].met
 
@@ -73,7 +73,7 @@ def test_random_costs(seed: int) -> None:
     equal = seed % 2 == 0
     work = {name: 10 if equal else int(random.integers(1, 50)) for name in NAMES}
     network = Additive({name: float(random.exponential(0.05)) for name in NAMES}, work)
-    found = search(network.order(Budget()), work, sum(work.values()), Budget(), network, 0.0)
+    found = search(network.order(Budget()), work, sum(work.values()), Budget(), network, None, 0.0)
     left = sum(work[name] for name in found.left_out)
     assert found.met and network(found.left_out | {"checked"}).miou_drop <= 0.1
     best = network.best(0.1)
@@ -86,7 +86,7 @@ def test_not_below_the_least_share() -> None:
     costs = dict.fromkeys(NAMES, 0.0) | {"layer0": 1.0, "layer1": 0.001}
     work = dict.fromkeys(NAMES, 10) | {"layer0": 50}
     network = Additive(costs, work)
-    found = search(network.order(Budget()), work, 120, Budget(), network, 0.9)
+    found = search(network.order(Budget()), work, 120, Budget(), network, None, 0.9)
     assert not found.met
     assert all(step.share >= 0.9 and "layer0" not in step.left_out for step in found.steps)
     assert found.left_out == {"layer1"}  # the nearest to the budget
@@ -106,7 +106,10 @@ def test_order_is_cost_for_a_multiply_add_then_labels_changed() -> None:
         "thin": measured(0.0, thin=3.0),
     }
     work = {"large": 100, "small": 10, "harmless": 10, "nothing": 10, "thin": 10}
-    assert order_of_return(alone, work, Budget()) == ["thin", "small", "large", "harmless", "nothing"]
+    any_labels = Budget(agreement=None)
+    assert order_of_return(alone, work, any_labels) == ["thin", "small", "large", "harmless", "nothing"]
+    # labels count, too: 1 % of them is twice what may change
+    assert order_of_return(alone, work, Budget()) == ["thin", "harmless", "small", "large", "nothing"]
 
 
 def test_budgets_say_what_is_exceeded() -> None:
@@ -115,7 +118,7 @@ def test_budgets_say_what_is_exceeded() -> None:
     assert words == "mIoU falls by 0.200 points (0.1 allowed)"
     (words,) = Budget().exceeded(measured(0.0, thin=0.5))
     assert "pole by 0.500" in words
-    labels = Budget(None, None, 0.995)
+    labels = Budget(None, None, None, 0.995)
     assert labels.is_met(measured(50.0, agreement=0.995)) and not labels.is_met(measured(0.0, agreement=0.99))
     assert labels.share_used(measured(9.0, agreement=0.99)) == pytest.approx(2)
 

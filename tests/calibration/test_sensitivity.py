@@ -94,7 +94,7 @@ def test_the_search_takes_it_back(quantiser: Quantiser, scorer: Scorer, alone: d
         return scorer.measure(quantiser.graphs(Recipe("minmax", left_out=left_out), "fp32"), 2)
 
     without = measure(frozenset({FRAGILE}))
-    budget = Budget(None, None, without.agreement)
+    budget = Budget(None, None, None, without.agreement)
     assert not budget.is_met(measure(frozenset()))
     found = search([FRAGILE], quantiser.work, sum(quantiser.work.values()), budget, measure)
     assert found.met and found.left_out == {FRAGILE}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import numpy_helper
 
+from calibration.package import add_precision
 from export.package import export_package
 from splitmerge.package import Package
 
@@ -42,3 +44,27 @@ def with_weights(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray
         if weight.name == name:
             weight.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weight).copy()), name))
     return copy
+
+
+def rescaled_package(folder: Path, factor: float) -> Package:
+    """The same network with every activation `factor` (a power of two) times as large: the same labels, bit for bit."""
+    package = trained_package(folder)
+    models = models_of(package)
+    for part, model in models.items():
+        first = {name for node in model.graph.node if node.name == "conv1" for name in node.input[1:2]}
+        biases = {name for node in model.graph.node if node.op_type == "Conv" for name in node.input[2:]}
+        for name in first | biases:
+            models[part] = with_weights(models[part], name, lambda array: array * np.float32(factor))
+    return add_precision(package, "fp32", models)
+
+
+def half_values(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The float16 values that a graph has inside, as they are stored."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    names = [name for node in model.graph.node for name in node.output if kinds.get(name) == onnx.TensorProto.FLOAT16]
+    inferred.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return dict(zip(names, session.run(names, feeds), strict=True)) if names else {}
