@@ -77,7 +77,7 @@ def add_half(
     reference = Labeller(full, cut, {part: watched(model) for part, model in full.items()})
     agreement = label_agreement(reference, Labeller(half, cut), frames)
     outside = outside_float16(reference.extents)
-    unfit = {name: reason for name, reason in kept.items() if name not in keep} | outside
+    unfit = outside | {name: reason for name, reason in kept.items() if name not in keep}
     if unfit:
         say(f"in float32, because float16 does not hold it: {kept_words(unfit)}")
     if outside:
@@ -90,7 +90,7 @@ def add_half(
             f"{agreement.pixels} pixels differ, {agreement.images} images) and {least_agreement:.4%} are asked for: "
             "nothing was written; keep layers in float32 with --keep, or allow more with --min-agreement."
         )
-    report = HalfReport(agreement, kept | outside, reference.extents)
+    report = HalfReport(agreement, outside | kept, reference.extents)
     add_precision(package, "fp16", half, report.facts())
     return report
 

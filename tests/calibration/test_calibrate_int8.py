@@ -1,24 +1,30 @@
 """`splitmerge calibrate` to int8, on the shipped network with small frames: from images to engines that run."""
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import onnx
 import pytest
 
 pytest.importorskip("onnx_ir", reason="pip install 'splitmerge[export]'")
 pytest.importorskip("torch", reason="pip install 'splitmerge[export]'")
 
-from trained import SIZE, models_of, trained_package
+from trained import SIZE, half_values, models_of, rescaled_package, trained_package
 
 from calibration.quantise_count import count_int8
 from calibration.ranges import METHODS
-from calibration.score import Scorer
+from calibration.recipes import Quantiser, Recipe
+from calibration.score import Budget, Scorer
 from calibration.tensorrt_cache import read_tensorrt_cache
 from splitmerge.cli import main
-from splitmerge.errors import PackageError
+from splitmerge.commands import calibrate as command
+from splitmerge.errors import InputError, PackageError
 from splitmerge.package import Package
+from training.data import open_dataset
 from training.streets import Drive
 
 FEW = ["--precision", "int8", "--images", "2", "--score-images", "1"]
@@ -75,9 +81,25 @@ def test_from_images_to_engines_that_run(package: Package, tmp_path: Path, capsy
     assert "int8 trunk" in capsys.readouterr().out
 
 
-def test_tensorrt_rtx_computes_every_convolution_in_int8(package: Package, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="pip install 'splitmerge[rtx]'")
+def test_what_float16_cannot_hold_is_float32_and_int8_stays_int8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = rescaled_package(tmp_path / "package", 2.0**13)
     assert calibrate(package, *LOOSE, "--method", "minmax") == 0
+    assert "in float32, because float16 does not hold it: " in capsys.readouterr().out
+    added = Package.open(package.folder)
+    facts, models = added.manifest.verification["int8"], models_of(added, "int8")
+    assert {"conv1", "classifier"} <= set(facts["kept_float32"])
+    assert {part: count_int8(model) for part, model in models.items()} == dict.fromkeys(models, 1.0)
+    assert facts["int8"]["agreement"] > 0.97
+    frames = open_dataset("streets", SIZE, 1)[0][0][None]
+    values = half_values(models["model"], {"frames": frames})
+    assert values and all(np.isfinite(value).all() for value in values.values())
+    every_convolution_is_int8_in_tensorrt_rtx(added, tmp_path)
+
+
+def every_convolution_is_int8_in_tensorrt_rtx(package: Package, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'splitmerge[rtx]'")
     record = tmp_path / "build.json"
     target = ["--backend", "tensorrt-rtx", "--compute-capability", "8.9", "--precision", "int8"]
     assert main(["build", "--package", str(package.folder), *target, "--json", str(record)]) == 0
@@ -87,6 +109,41 @@ def test_tensorrt_rtx_computes_every_convolution_in_int8(package: Package, tmp_p
         for part, engine in engines.items()
     }
     assert found == {"stem": ["Int8"], "trunk": ["Int8"] * 20}
+
+
+def test_graphs_that_contradict_each_other_are_not_written(
+    package: Package, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graphs = Quantiser.graphs
+
+    def crossed(self: Quantiser, recipe: Recipe, *more: Any, **options: Any) -> dict[str, onnx.ModelProto]:
+        made = graphs(self, recipe, *more, **options)
+        if "model" in made:
+            made["model"] = graphs(self, Recipe("minmax"), *more, **options)["model"]
+        return made
+
+    monkeypatch.setattr(Quantiser, "graphs", crossed)
+    manifest = (package.folder / "manifest.json").read_bytes()
+    assert calibrate(package, *LOOSE, "--method", "percentile-60") == 1
+    assert "The int8 graphs model and stem + trunk agree on" in sentence(capsys)
+    assert (package.folder / "manifest.json").read_bytes() == manifest
+
+
+def test_options_reach_the_budget(package: Package) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    given = ["--max-iou-drop", "1", "--max-thin-drop", "2", "--max-boundary-drop", "3", "--min-agreement", "40"]
+    arguments = parser.parse_args(["--package", "p", *given, "--search-stride", "4", "--thin", "sky", "--rest", "fp32"])
+    options = command._options(arguments, package, True)
+    assert options.budget == Budget(miou_drop=1, thin_drop=2, boundary_drop=3, agreement=0.4)
+    assert (options.search_stride, options.thin, options.rest, options.force) == (4, ("sky",), "fp32", False)
+    assert command._options(arguments, package, False).budget == Budget(None, None, None, 0.4)
+    arguments = parser.parse_args(["--package", "p"])
+    budget = command._options(arguments, package, True).budget
+    assert budget == Budget(0.1, 0.3, 0.3, 0.995)  # the project's goal
+    arguments.thin = ["tree"]
+    with pytest.raises(InputError, match="--thin names 'tree', and the package's classes are road, sidewalk"):
+        command._options(arguments, package, True)
 
 
 def test_the_cache_is_reused_and_refused(package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +169,9 @@ def test_the_cache_is_reused_and_refused(package: Package, tmp_path: Path, capsy
 def test_what_cannot_meet_the_budget(package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "cost.png"
     manifest = (package.folder / "manifest.json").read_bytes()
-    assert calibrate(package, *HOPELESS, "--picture", str(picture)) == 1
+    cache = tmp_path / "tensorrt.cache"
+    assert calibrate(package, *HOPELESS, "--picture", str(picture), "--tensorrt-cache", str(cache)) == 1
+    assert not cache.exists()
     captured = capsys.readouterr()
     assert "with at least 90% of the multiply-adds in int8, meets the budget (the nearest: " in captured.err
     assert "of the labels are float32's (99.990% asked for)" in captured.err
@@ -178,14 +237,20 @@ def test_a_video_has_no_truth(package: Package, tmp_path: Path, capsys: pytest.C
         (["--data", "EMPTY"], "holds no images"),
         (["--method", "best"], "There is no calibration method 'best'"),
         (["--json", "EMPTY"], "is a folder and a file was to be written"),
+        (["--picture", "cost.txt"], "cost.txt does not end as a picture that can be written does"),
+        (["--convergence", "conv.foo"], "conv.foo does not end as a picture"),
+        (["--tensorrt-version", "11.0.0"], "TensorRT 11.0.0 reads no calibration cache"),
+        (["--data", "BLACK"], "has only images of one colour (1 of them)"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(
     package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "black.png"), np.zeros((64, 128, 3), np.uint8))
+    places = {"EMPTY": str(tmp_path / "empty"), "BLACK": str(tmp_path / "black.png")}
     before = {path: path.read_bytes() for path in package.folder.iterdir()}
-    assert calibrate(package, *(str(tmp_path / "empty") if a == "EMPTY" else a for a in arguments)) == 2
+    assert calibrate(package, *(places.get(a, a) for a in arguments)) == 2
     assert words in sentence(capsys)
     assert {path: path.read_bytes() for path in package.folder.iterdir()} == before
 
@@ -212,10 +277,15 @@ def test_ranges_for_tensorrt_10_and_how_they_settle(
     package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache, plot = tmp_path / "tensorrt.cache", tmp_path / "settle.png"
-    assert calibrate(package, *LOOSE, "--method", "minmax", "--tensorrt-cache", str(cache)) == 0
+    wanted = ["--method", "percentile-99.9", "--tensorrt-cache", str(cache), "--tensorrt-version", "10.13.2"]
+    assert calibrate(package, *LOOSE, *wanted, "--thin", "train") == 0
+    assert "none of the thin classes train has 1,000 pixels" in capsys.readouterr().out
     version, scales = read_tensorrt_cache(cache)
     ranges = json.loads((package.folder / "calibration-cache.json").read_text())
-    assert version == "100300" and len(scales) > 20 and ranges
+    assert version == "101302" and len(scales) > 20
+    for name, tensor in ranges["tensors"].items():
+        assert scales[name] == np.float32(tensor["thresholds"]["percentile-99.9"] / 127)
+        assert tensor["thresholds"]["percentile-99.9"] <= tensor["thresholds"]["minmax"]
     before = Package.open(package.folder).manifest
     capsys.readouterr()
     assert main(["calibrate", "--package", str(package.folder), "--images", "3", "--convergence", str(plot)]) == 0

@@ -11,10 +11,13 @@ pytest.importorskip("torch", reason="pip install 'splitmerge[export]'")
 
 from quantise_samples import PADDED, UNPADDED, part
 
+from calibration.half import carried
 from calibration.placement import convolutions, quantised_graph, quantised_tensors
 from engines.compiler import GpuOptions
 from engines.tensorrt_builder import TensorRTCompiler
 from splitmerge.package import Graph, TensorInfo
+
+CAPABILITIES = [pytest.param("8.6", marks=pytest.mark.slow), "8.9", pytest.param("12.0", marks=pytest.mark.slow)]
 
 
 def built(
@@ -72,20 +75,31 @@ def test_bottlenecks_and_int8_features(tmp_path: Path) -> None:
     assert first["inputs"][0] == "Int8"  # nothing quantises in front of it
 
 
-def test_max_pooling_reads_and_writes_int8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_fcn8s_and_its_max_pooling_read_and_write_int8(tmp_path: Path, capability: str) -> None:
     model = part("fcn8s-18", "model", PADDED)
-    types, layers = built(quantised(model), tmp_path)
+    types, layers = built(quantised(model), tmp_path, capability)
     assert types == dict.fromkeys(convolutions(model), "Int8")
     (pooling,) = (layer for layer in layers if "maxpool" in layer["onnx"])
     assert (pooling["inputs"], pooling["outputs"]) == (("Int8",), ("Int8",))
 
 
-def test_layers_that_are_left_out_compute_in_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_layers_that_are_left_out_compute_in_the_rest(tmp_path: Path, capability: str) -> None:
     model = part("smp18", "trunk", PADDED)
     left = {"layer1.0.conv1", "layer2.0.downsample.0", "layer3.0.conv2", "classifier"}
     layers = [name for name in convolutions(model) if name not in left]
     thresholds = dict.fromkeys(quantised_tensors(model), 2.0)
     for rest, word in (("fp16", "Half"), ("fp32", "Float")):
-        types, _ = built(quantised_graph(model, thresholds, layers, rest), tmp_path)
+        types, _ = built(quantised_graph(model, thresholds, layers, rest), tmp_path, capability)
         assert {name for name, kind in types.items() if kind != "Int8"} == left
         assert {types[name] for name in left} == {word}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_what_stays_float32_round_an_int8_convolution_leaves_it_int8(tmp_path: Path, capability: str) -> None:
+    model = part("smp18", "trunk", PADDED)
+    thresholds = dict.fromkeys(quantised_tensors(model), 2.0)
+    wide = carried([model], ["layer1.0.conv1", "layer2.0.add", "layer3.1.add", "classifier"])
+    types, _ = built(quantised_graph(model, thresholds, wide=wide), tmp_path, capability)
+    assert types == dict.fromkeys(convolutions(model), "Int8")

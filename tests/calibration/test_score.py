@@ -1,5 +1,7 @@
 """Scores of graphs against ones counted class by class; which images are scored."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -154,3 +156,30 @@ def test_labels_that_are_all_ignored_are_refused(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / part / "a.png"), array)
     with pytest.raises(InputError, match="None of the pixels"):
         scored_images(str(tmp_path), (64, 96), 19, set(), 1, 1)
+
+
+def test_only_what_is_scored_is_ever_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = set[int](), []
+
+    class Many:
+        def __iter__(self) -> Iterator[Labels]:
+            for index in range(60):
+                frame = np.full((32, 32, 3), index, np.uint8)
+                alive.add(index)
+                weakref.finalize(frame, alive.discard, index)
+                most.append(len(alive))
+                yield frame
+                del frame
+
+    monkeypatch.setattr("calibration.scored_images.open_images", lambda *_: Many())
+    images = scored_images("somewhere", (32, 32), 19, set(), 57, 3)
+    assert [int(frame[0, 0, 0]) for frame in images.frames] == [10, 30, 50]
+    assert max(most) <= 6
+
+
+@pytest.mark.parametrize("thin", [("road", "sky"), ()])
+def test_thin_classes_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thin: tuple[str, ...]) -> None:
+    monkeypatch.setattr(score, "LEAST_PIXELS", 1)
+    package, images = make_package(tmp_path / "package"), images_of()
+    measured = Scorer(package, models(package), images, False, thin).measure(disturbed(package))
+    assert measured.worst_thin in (thin or (None,)) and (measured.thin is None) == (not thin)

@@ -1,13 +1,15 @@
 """The search for a mixed precision, on score functions whose best answer is known."""
 
+from dataclasses import replace
 from itertools import chain, combinations
 
 import numpy as np
 import pytest
 
 from calibration.recipes import Recipe
+from calibration.report import score_table, share_line
 from calibration.score import Budget, Measured
-from calibration.search import Step, order_of_return, search
+from calibration.search import GOAL_SHARE, Step, order_of_return, search
 from calibration.sweep import HELPS, sweep
 
 NAMES = [f"layer{i}" for i in range(8)]
@@ -136,3 +138,65 @@ def test_the_sweep_takes_the_best_and_changes_weights_only_where_it_helps() -> N
     assert [tried.recipe for tried in rows] == list(scores)
     scores[Recipe("mse", equalised=True)] = measured(0.02)
     assert sweep(["minmax", "mse", "entropy"], scores.__getitem__, Budget())[0] == Recipe("mse")
+
+
+def test_only_what_all_pixels_say_is_believed() -> None:
+    # Some of the pixels find all int8 within the budget, all of them find that layer1 must go.
+    work = dict.fromkeys(NAMES, 10)
+    coarse = Additive(dict.fromkeys(NAMES, 0.0), work)
+    full = Additive(dict.fromkeys(NAMES, 0.0) | {"layer1": 0.4}, work)
+    found = search(NAMES, work, 80, Budget(), coarse, full, 0.5)
+    assert found.met and found.left_out == {"layer1"}
+    believed = [step for step in found.steps if step.met]
+    assert believed and all(step.measured == full_score(full, step) for step in believed)
+
+
+def full_score(network: Additive, step: Step) -> Measured:
+    return measured(sum(cost for name, cost in network.costs.items() if name not in step.left_out))
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_before_giving_up_the_nearest_try_is_scored_on_all_pixels(enough: bool) -> None:
+    # A few pixels never find the budget met. On all of them it is, or not, without layer0.
+    work = dict.fromkeys(NAMES, 10)
+    coarse = Additive(dict.fromkeys(NAMES, 0.02) | {"layer0": 0.3, "layer1": 0.12}, work)
+    full = Additive(dict.fromkeys(NAMES, 0.0) | {"layer0": 0.2, "layer2": 0.05 if enough else 0.15}, work)
+    found = search(["layer0", "layer1"], work, 80, Budget(), coarse, full, 0.75)
+    assert found.met == enough
+    assert [step.action for step in found.steps][3] == "the nearest, on all pixels"
+    assert full.asked[:2] == [frozenset(), {"layer0", "layer1"}]
+    if enough:
+        assert budgeted(found.steps[-1] if found.steps[-1].met else found.steps[3])
+    else:
+        assert len(found.steps) == 4 and found.left_out == {"layer0", "layer1"}
+
+
+def budgeted(step: Step) -> bool:
+    return step.met and step.measured.miou_drop == pytest.approx(0.05)
+
+
+def test_each_part_of_the_budget_counts() -> None:
+    good = measured(0.0)
+    worse = {
+        "mIoU falls by 0.200 points (0.1 allowed)": replace(good, miou_drop=0.2),
+        "the thin class pole by 0.400 (0.3 allowed)": replace(good, thin_drop=0.4),
+        "boundary IoU falls by 0.400 (0.3 allowed)": replace(good, boundary_drop=0.4),
+        "99.400% of the labels are float32's (99.500% asked for)": replace(good, agreement=0.994),
+    }
+    assert Budget().is_met(good) and Budget().share_used(good) < 1
+    for words, bad in worse.items():
+        assert Budget().exceeded(bad) == [words] and Budget().share_used(bad) > 1
+        assert Budget(None, None, None, None).is_met(bad)
+
+
+def test_little_int8_is_said() -> None:
+    assert GOAL_SHARE == 0.95
+    assert share_line(0.951, [], "fp16") == "int8: 95.10% of the multiply-adds"
+    words = share_line(0.93, ["b", "a"], "fp32")
+    assert words == "int8: 93.00% of the multiply-adds (less than the 95% that it should be); a, b in fp32"
+
+
+def test_drops_that_are_no_differences_are_explained() -> None:
+    float32 = replace(measured(0.0), miou=70.0)
+    assert "(drops are means" not in score_table(float32, {"int8": replace(measured(0.2), miou=69.8)})
+    assert "(drops are means" in score_table(float32, {"int8": replace(measured(0.2), miou=66.5)})

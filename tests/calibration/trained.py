@@ -18,6 +18,8 @@ from splitmerge.package import Package
 
 CHECKPOINT = Path(__file__).parents[2] / "training" / "checkpoints" / "smp18-streets.safetensors"
 SIZE = (64, 128)
+FRAGILE = "layer3.0.conv2"
+OUTLIER = 300.0
 
 
 @cache
@@ -44,6 +46,33 @@ def with_weights(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray
         if weight.name == name:
             weight.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(weight).copy()), name))
     return copy
+
+
+def fragile_package(folder: Path) -> Package:
+    """The shipped network, but one channel is 300 times as large, and read with weights 300 times as small."""
+    package = trained_package(folder)
+
+    def scaled(model: onnx.ModelProto) -> onnx.ModelProto:
+        (maker,) = (node for node in model.graph.node if node.name == "layer3.0.conv1")
+        (reader,) = (node for node in model.graph.node if node.name == FRAGILE)
+
+        def larger(array: np.ndarray) -> np.ndarray:
+            array[channel] *= OUTLIER
+            return array
+
+        def smaller(array: np.ndarray) -> np.ndarray:
+            array[:, channel] /= OUTLIER
+            return array
+
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        channel = int(np.argmax(np.abs(weights[reader.input[1]]).max(axis=(0, 2, 3))))
+        for name in maker.input[1:]:
+            model = with_weights(model, name, larger)
+        return with_weights(model, reader.input[1], smaller)
+
+    models = models_of(package)
+    changed = {part: scaled(model) if part != "stem" else model for part, model in models.items()}
+    return add_precision(package, "fp32", changed)
 
 
 def rescaled_package(folder: Path, factor: float) -> Package:
