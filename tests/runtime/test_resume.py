@@ -242,6 +242,20 @@ def test_what_was_tampered_with_is_no_beginning(runs, tmp_path):
     assert "was to have 30 frames and 0 can be read" in runs.said.err
 
 
+@pytest.mark.parametrize("overlay", [False, True])
+def test_what_the_state_does_not_count_is_not_believed(runs, tmp_path, overlay):
+    """As after a power cut: names and lengths are on the disk, what belongs there is not."""
+    out, outputs = tmp_path / "out", runs.outputs("out")[0 if overlay else 2 : -1 if not overlay else None]
+    assert runs.run(*[word.replace("/out/", "/whole/") for word in outputs]) == 0
+    assert runs.run(*outputs, fail_at=13) == 130
+    with (out / "frames.jsonl").open("ab") as file:
+        file.write(bytes(99) + b"\n" + bytes(500))
+    for folder in ("masks", "colours"):
+        (out / folder / "000013.png").write_bytes(bytes(300))
+    assert runs.run(*outputs, "--resume") == 0
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 def test_what_cannot_be_resumed_says_why(runs, tmp_path):
     assert runs.run("--overlay", tmp_path / "o.avi", "--resume") == 2
     assert "o.avi is a video by OpenCV, which cannot go on with one" in runs.said.err
