@@ -2,6 +2,7 @@
 
     streets, drive:7     a rendered set by name; `streets` is its training split here, for what a network is calibrated
                          on should not be what it is scored on; of a drive one frame a second
+    KIND:DIR, FOLDER     the training images of a data set (`training.data`)
     FOLDER               the images in it, or in its images/; labels are not needed
     FILE                 one image, or a video
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitmerge.errors import InputError
-from training.data import IMAGE_SUFFIXES, is_rendered, open_dataset, read_image
+from training.data import IMAGE_SUFFIXES, image_files, is_rendered, open_dataset, read_image
 
 __all__ = ["DEFAULT_IMAGES", "Contrasting", "DataHash", "Images", "data_hash", "open_images"]
 
@@ -67,6 +68,9 @@ def open_images(data: str, size: tuple[int, int], count: int = DEFAULT_IMAGES) -
     path = Path(data)
     if is_rendered(data):
         return _Rendered(data, size, count)
+    files = image_files(data)
+    if files is not None:
+        return _Files(data, _some(files, count), size)
     if path.is_dir():
         folder = path / "images" if (path / "images").is_dir() else path
         return _Files(data, _some(_images_in(folder), count), size)

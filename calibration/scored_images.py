@@ -10,7 +10,6 @@ Rendered sets and folders with labels/ have ground truth. Without, float32's lab
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration.images import DataHash, open_images
 from splitmerge.errors import InputError
-from training.data import is_rendered, open_dataset
+from training.data import is_labelled, is_rendered, open_dataset
 
 __all__ = ["SCORE_IMAGES", "STREETS_SEED", "ScoredImages", "fingerprint", "scored_images"]
 
@@ -93,7 +92,7 @@ def _candidates(
         dataset = open_dataset("streets", size, count, STREETS_SEED, classes)
     elif is_rendered(data):
         dataset = open_dataset(data, size, total, num_classes=classes, fps=1.0)
-    elif (Path(data) / "images").is_dir() and (Path(data) / "labels").is_dir():
+    elif is_labelled(data):
         dataset = open_dataset(data, size, num_classes=classes)
     else:
         frames: Iterable[Frame] = open_images(data, size, total)

@@ -10,6 +10,7 @@ Label maps are uint8 [H,W]. Pixels whose target is `ignore_index` are left out, 
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "boundary_counts",
     "boundary_distance",
     "boundary_iou",
+    "category_iou",
     "confusion_matrix",
     "iou",
     "mean_iou",
@@ -51,6 +53,14 @@ def iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection over union of each class, 0..1: float64 [C]; NaN for a class neither present nor predicted."""
     hits = np.diagonal(confusion)
     return _ratio(hits, confusion.sum(axis=0) + confusion.sum(axis=1) - hits)
+
+
+def category_iou(confusion: NDArray[np.int64], category_of: Sequence[int]) -> NDArray[np.float64]:
+    """IoU of groups of classes, as the Cityscapes benchmark scores categories: a class taken for another of its own
+    category is right. `category_of[i]` is the category of class i, from 0 on; float64, one for each category.
+    """
+    members = np.eye(max(category_of) + 1, dtype=np.int64)[list(category_of)]
+    return iou(members.T @ confusion @ members)
 
 
 def mean_iou(confusion: NDArray[np.int64]) -> float:

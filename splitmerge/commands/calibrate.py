@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="int8", help="int8 or fp16")
     add(
         "--data",
-        help="streets (where its classes fit, if left out), drive[:SEED], a folder of images, an image, a video",
+        help="streets (where its classes fit, if left out), drive[:SEED], KIND:DIR, a folder of images, an image,"
+        " a video",
     )
     add("--images", type=positive_integer, metavar="N", help="how many of them (64 for int8, 4 for fp16)")
     add(
@@ -145,10 +146,12 @@ def _int8(arguments: argparse.Namespace, package: "Package") -> int:
     from calibration.sensitivity import draw_sensitivity
     from calibration.tensorrt_cache import check_tensorrt_version, write_tensorrt_cache
     from splitmerge.files import write_json
+    from training.data import check_classes
 
     if arguments.keep:
         raise InputError("--keep is for fp16: with int8 the search finds the layers that stay out of it.")
     check_tensorrt_version(arguments.tensorrt_version)
+    check_classes(arguments.data, package.manifest.classes, str(arguments.package))
     methods = METHODS if arguments.method == "auto" else check_methods([*METHODS, arguments.method])
     size, count = package.manifest.input.size, arguments.images or DEFAULT_IMAGES
     images = open_images(arguments.data, size, count)

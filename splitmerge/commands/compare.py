@@ -21,7 +21,7 @@ _SMALLEST, _LARGEST = 0.1, 4.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--package", type=Path, required=True, help="folder that `splitmerge export` made")
-    parser.add_argument("--data", default="streets", help="streets, drive[:SEED], or a folder with images/ and labels/")
+    parser.add_argument("--data", default="streets", help="streets, drive[:SEED], KIND:DIR[:SPLIT], or FOLDER")
     parser.add_argument(
         "--images", type=positive_integer, help="how many images (50 rendered ones, or all of a folder's)"
     )
@@ -47,13 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     from runtime.report import table
     from runtime.scales import MultiScale
     from splitmerge.package import Package
-    from training.data import open_dataset
+    from training.data import check_classes, open_dataset
 
     if not arguments.max_iou_drop >= 0:
         raise InputError(f"--max-iou-drop {arguments.max_iou_drop:g} cannot be: give 0 or more points of mIoU.")
     check_outputs((arguments.picture, arguments.json))
     package = Package.open(arguments.package)
     classes, size = package.manifest.classes, package.manifest.input.size
+    check_classes(arguments.data, classes, str(arguments.package))
     dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
     reference = Reference(package, arguments.model)
     scales = arguments.scales or (1.0,)

@@ -11,7 +11,12 @@ HELP = "Train a network; go on where an interrupted training stopped."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="smp18", help="see `splitmerge models`; or MODULE:FUNCTION, code of yours")
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage; 64 in the papers")
-    parser.add_argument("--data", default="streets", help="`streets`, or a folder with images/ and labels/")
+    parser.add_argument(
+        "--data",
+        action="append",
+        help="`streets`, a folder with images/ and labels/, or an official data set as cityscapes:DIR; again for each "
+        "of several that are trained on together (default: streets)",
+    )
     parser.add_argument("--size", type=height_and_width, default=(256, 512), help="HxW that streets is drawn at")
     parser.add_argument("--images", type=int, default=4000, help="how many streets images to train on")
     parser.add_argument("--validation-images", type=int, default=100, help="how many streets images to validate on")
@@ -39,15 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from training.data import training_sets
+    from training.data import classes_of, training_sets
     from training.loop import TrainConfig, train
     from training.own import named_by_user
 
+    data = ",".join(arguments.data or ["streets"])
+    classes = classes_of(data)
     settings = named_by_user(arguments.model).settings
     config = TrainConfig(
         model=arguments.model,
         width=arguments.width,
-        data=arguments.data,
+        data=data,
         crop=arguments.crop,
         size=arguments.size,
         images=arguments.images,
@@ -62,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         checkpointing=arguments.checkpointing,
     )
     images, validation = training_sets(
-        arguments.data, arguments.size, arguments.images, arguments.validation_images, arguments.cache
+        data, arguments.size, arguments.images, arguments.validation_images, arguments.cache, len(classes)
     )
-    best = train(config, images, validation, arguments.out)
+    print(f"{data}: {len(images):,} images to train on, {len(validation):,} to validate on, {len(classes)} classes")
+    best = train(config, images, validation, arguments.out, classes)
     print(f"best validation mIoU {100 * best:.2f}, checkpoint {arguments.out / 'best.safetensors'}")
     return 0
