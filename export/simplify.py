@@ -87,8 +87,8 @@ def _fix_size(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _factor(small: int, large: int) -> np.float32:
-    """The factor by which ONNX, which rounds down, makes `large` pixels of `small` ones."""
+    """The factor by which ONNX, which rounds down, makes `large` pixels of `small` ones, multiplied in any precision."""
     factor = np.float32(large / small)
-    while np.floor(np.float32(small) * factor) < large:
+    while small * float(factor) < large:
         factor = np.nextafter(factor, np.float32(np.inf))
     return factor

@@ -1,16 +1,19 @@
 """What is, and is not, in exported graphs."""
 
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from export.graphs import Graphs
+from export.simplify import _factor
 from training.networks.base import SegmentationNet
 
 FRONT = {"Cast": 1, "Transpose": 1, "Sub": 1, "Mul": 1}
@@ -128,3 +131,9 @@ def test_another_process_exports_the_same_bytes(smp18_graphs: Graphs) -> None:
 @pytest.mark.parametrize("part", ["model", "stem", "trunk"])
 def test_padding_and_cropping_are_left_out_where_sizes_fit(smp18_graphs: Graphs, part: str) -> None:
     assert not {"Pad", "Slice"} & set(census(smp18_graphs.parts[part]))
+
+
+def test_resizing_factors_give_the_size_in_either_precision() -> None:
+    for small, large in itertools.product(range(1, 70), range(1, 70)):
+        factor = _factor(small, large)
+        assert np.floor(np.float32(small) * factor) == np.floor(small * np.float64(factor)) == large
