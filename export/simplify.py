@@ -87,7 +87,7 @@ def _fix_size(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _factor(small: int, large: int) -> np.float32:
-    """The factor by which ONNX, which rounds down, makes `large` pixels of `small` ones, multiplied in any precision."""
+    """The factor by which ONNX, which rounds down in any precision, makes `large` pixels of `small` ones."""
     factor = np.float32(large / small)
     while small * float(factor) < large:
         factor = np.nextafter(factor, np.float32(np.inf))
