@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import SIZE, numbered_frame
+from clips import SIZE, names, numbered_frame
 from judge import decoded
 
 from runtime.gops import GopVideo, group_length
+from runtime.growing_overlay import GrowingOverlay, OverlayPicture
+from runtime.sources import SourceFrame
 from runtime.video_writer import encoder_for
 from splitmerge.errors import InputError
+from splitmerge.labels import CITYSCAPES
 
 pytestmark = pytest.mark.skipif(encoder_for(Path("a.mp4")) is None, reason="PyAV is missing: pip install av")
 SUFFIXES = [".mp4", ".mov", ".mkv", ".webm"]
@@ -87,6 +90,38 @@ def test_what_is_safe_plays_and_is_cut_back_to(tmp_path, suffix):
     judged = decoded(path)
     assert (judged.numbers, judged.errors) == (list(range(30)), "")
     np.testing.assert_allclose(judged.times, TIMES[:30] - 3, atol=0.0006 if suffix in (".mkv", ".webm") else 2e-5)
+
+
+@pytest.mark.parametrize("more", [0, 1, 9, 25])
+def test_an_overlay_that_dies_while_it_catches_up_is_still_all_there(tmp_path, more):
+    """What is continued is written anew; until that has as much, the old file stays, also through a second death."""
+    picture = OverlayPicture(SIZE, CITYSCAPES)
+
+    def opened(clock=None):
+        overlay = GrowingOverlay(tmp_path / "out.mp4", picture, FPS)
+        overlay.reopen(clock) if clock else overlay.begin()
+        return overlay
+
+    def write(overlay, first, last):
+        for number in range(first, last):
+            overlay.draw(SourceFrame(number, number / FPS, _frame(number)), np.full(SIZE, number % 19, np.uint8))
+
+    dying = opened()
+    write(dying, 0, 20)
+    clock = replace(dying.clock)
+    write(dying, 20, 45)
+    assert dying.safe == 30
+    for _ in range(2):
+        dying = opened(replace(clock))
+        write(dying, 20, 20 + more)
+        assert dying.safe >= 20
+    last = opened(replace(clock))
+    write(last, 20, 45)
+    assert last.close(45) == 45
+    last.publish()
+    assert decoded(tmp_path / "out.mp4").errors == ""
+    assert len(decoded(tmp_path / "out.mp4").pixels) == 45
+    assert names(tmp_path) == ["out.mp4"]
 
 
 class _Disk(io.BufferedWriter):
