@@ -105,15 +105,23 @@ def check_splits(located: Located, progress: Callable[[int, int], None] | None =
     return sorted(reports, key=lambda report: names.index(report.split))
 
 
-def _examined(pairs: list[Pair], decode: Decode) -> Iterator[tuple[Pair, "Problem | NDArray[np.uint8]"]]:
+@dataclass(frozen=True)
+class _Sound:
+    """What is kept of a usable sample: its size and how many pixels have each label, int64 [256]."""
+
+    size: str
+    counts: NDArray[np.int64]
+
+
+def _examined(pairs: list[Pair], decode: Decode) -> Iterator[tuple[Pair, Problem | _Sound]]:
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for first in range(0, len(pairs), _AT_A_TIME):
             some = pairs[first : first + _AT_A_TIME]
             yield from zip(some, threads.map(lambda pair: _examine(pair, decode), some), strict=True)
 
 
-def _examine(pair: Pair, decode: Decode) -> "Problem | NDArray[np.uint8]":
-    """The labels of a sample, or what is wrong with it."""
+def _examine(pair: Pair, decode: Decode) -> Problem | _Sound:
+    """Read a sample and tell what is wrong with it, if anything is."""
     image, label = str(pair.image), str(pair.label)
     if not pair.image.is_file():
         return Problem("missing image", image, f"There is no image {image}, which its split names: unpack it again.")
@@ -134,19 +142,18 @@ def _examine(pair: Pair, decode: Decode) -> "Problem | NDArray[np.uint8]":
     if size != labels.shape:
         words = f"{label} is {_by(labels.shape)} and its image {image} is {_by(size)} (height x width)"
         return Problem("sizes differ", label, f"{words}: they must be of one size.")
-    return labels
+    return _Sound(_by(size), np.bincount(labels.ravel(), minlength=256))
 
 
-def _count(report: SplitReport, pair: Pair, found: "Problem | NDArray[np.uint8]") -> None:
+def _count(report: SplitReport, pair: Pair, found: Problem | _Sound) -> None:
     if isinstance(found, Problem):
         report.problems.append(found)
         return
-    counts = np.bincount(found.ravel(), minlength=256)
     report.usable.append(pair)
-    report.sizes[_by(found.shape)] += 1
-    report.pixels += counts
-    report.images_with += counts > 0
-    report.unlabelled += not counts[:IGNORE].any()
+    report.sizes[found.size] += 1
+    report.pixels += found.counts
+    report.images_with += found.counts > 0
+    report.unlabelled += not found.counts[:IGNORE].any()
 
 
 def _by(shape: tuple[int, ...]) -> str:
