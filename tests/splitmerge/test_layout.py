@@ -39,6 +39,7 @@ def test_no_stage_imports_a_later_one(stage: str) -> None:
 def test_a_deployment_machine_needs_no_pytorch() -> None:
     """Engines, runtime, data sets and metrics import where torch, onnx and safetensors do not."""
     modules = ["splitmerge.cli", "training.metrics", "training.data", "training.streets"]
+    modules += ["training.datasets.check", "training.datasets.sheet"]
     for stage in ("engines", "runtime"):
         modules += [f"{stage}.{path.stem}" for path in sorted((ROOT / stage).glob("*.py")) if path.stem != "__init__"]
     script = (

@@ -209,3 +209,29 @@ def test_one_image_is_too_few_to_train_on(tmp_path):
     with pytest.raises(InputError, match="holds one image"):
         training_sets(str(tmp_path), SIZE, 0, 0, tmp_path)
     assert image_files(str(tmp_path / "nowhere")) is None
+
+
+def test_folders_and_mixed_sizes_are_checked_too(tmp_path, capsys):
+    for index, size in enumerate([(10, 12), (10, 12), (9, 14)]):
+        write_image(tmp_path / f"images/{index}.jpg", RANDOM, size)
+        write_label(tmp_path / f"labels/{index}.png", np.full(size, 20 * index, np.uint8), False)
+    assert main(["data", "check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "19 classes" in out and out.count("foreign label (all)") == 2
+    (tmp_path / "classes.yaml").write_text(
+        "classes: [{name: a, values: [0, 20]}, {name: b, values: [7]}]\nignore: [40]"
+    )
+    assert (
+        main(["data", "check", str(tmp_path), "--sheet", str(tmp_path / "a.png"), "--json", str(tmp_path / "a")]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "10x12 (2), 9x14 (1)" in out and "never labelled: b" in out
+    assert "1 of the images have no pixel with a class" in out
+    assert json.loads((tmp_path / "a").read_text())["splits"][0]["pixels"] == {"a": 240, "b": 0}
+
+
+@pytest.mark.parametrize("outputs", [["--json", "{0}"], ["--sheet", "{0}/a.png", "--json", "{0}/a.png"]])
+def test_outputs_that_cannot_be_written_are_refused_first(tmp_path, outputs, capsys):
+    write_set("kitti", tmp_path / "data")
+    assert main(["data", "check", str(tmp_path / "data"), *(text.format(tmp_path) for text in outputs)]) == 2
+    assert capsys.readouterr().out == ""

@@ -96,7 +96,7 @@ class Joined:
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = bisect_right(self.ends, index)
-        return self.sets[which][index - self.ends[which] + len(self.sets[which])]
+        return self.sets[which][index - (self.ends[which - 1] if which else 0)]
 
 
 class Picked:
