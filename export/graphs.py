@@ -1,7 +1,7 @@
 """The graphs of a network, from trace to finished, in the order that the rewrites need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -9,17 +9,39 @@ from torch import nn
 
 from export.commute import fuse_poolings, hoist
 from export.cut import cut_at, split_levels
+from export.dilated_form import dilate_split
 from export.ends import add_frames_input, add_labels, finish_labels
 from export.layouts import Layout, check_merged, layouts_of
 from export.lower import MAX_RANK, lower_poolings
 from export.nodes import sizes
+from export.output_stride import lower_output_stride
 from export.simplify import fix_reshape_sizes, fix_resize_sizes, fold_batch_norm
+from export.split_form import is_dilated, split_dilated
 from export.trace import trace
 from splitmerge import __version__
 from splitmerge.errors import InputError
 from splitmerge.package import Cut, InputContract
 
-__all__ = ["Graphs", "contract_for", "graphs_from_network", "graphs_from_whole", "whole_from_network"]
+__all__ = [
+    "AS_IT_IS",
+    "Graphs",
+    "Rewriting",
+    "contract_for",
+    "graphs_from_network",
+    "graphs_from_whole",
+    "whole_from_network",
+]
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What becomes of a network on the way: nothing, `form` "split" or "dilated", and a lower output stride."""
+
+    form: str = "own"
+    output_stride: int | None = None
+
+
+AS_IT_IS = Rewriting()
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,7 @@ class Graphs:
     cut: Cut | None
     contract: InputContract
     layouts: Mapping[str, Layout]
+    rewriting: Rewriting = AS_IT_IS
 
 
 def contract_for(
@@ -49,27 +72,69 @@ def contract_for(
 
 
 def graphs_from_network(
-    network: nn.Module, contract: InputContract, cut_level: int = 2, logits: bool = False
+    network: nn.Module,
+    contract: InputContract,
+    cut_level: int | None = None,
+    logits: bool = False,
+    rewriting: Rewriting = AS_IT_IS,
 ) -> Graphs:
     """Export a network in evaluation mode. Level 0, or a network without splits, gives the whole graph alone.
+
+    By default that is 2, or 0 for a rewritten network that cannot be cut there.
 
     Raises InputError for a network that cannot be exported or cut there, CheckpointError for weights that are not
     finite.
     """
-    return graphs_from_whole(whole_from_network(network, contract, logits), contract, cut_level)
+    whole = whole_from_network(network, contract, logits, rewriting)
+    if cut_level is None:
+        cut_level = 2 if rewriting == AS_IT_IS or _can_be_cut(whole, 2) else 0
+    return replace(graphs_from_whole(whole, contract, cut_level), rewriting=rewriting)
 
 
-def whole_from_network(network: nn.Module, contract: InputContract, logits: bool = False) -> ir.Model:
+def _can_be_cut(whole: ir.Model, level: int) -> bool:
+    try:
+        cut_at(whole, level)
+    except InputError:
+        return False
+    return True
+
+
+def whole_from_network(
+    network: nn.Module,
+    contract: InputContract,
+    logits: bool = False,
+    rewriting: Rewriting = AS_IT_IS,
+) -> ir.Model:
     """The graph from frames to labels (still int32, at the padded size), with poolings as nodes that can be cut at."""
     model = trace(network, contract.padded_height, contract.padded_width)
     fold_batch_norm(model)
     fix_resize_sizes(model)
     fix_reshape_sizes(model)
     check_merged(model.graph)
+    _check_form(model, rewriting)
+    if rewriting.output_stride:
+        lower_output_stride(model, rewriting.output_stride)
     add_frames_input(model, contract)
     add_labels(model, logits)
+    if rewriting.form != "own":
+        {"split": split_dilated, "dilated": dilate_split}[rewriting.form](model)
     hoist(model)
     return model
+
+
+def _check_form(model: ir.Model, rewriting: Rewriting) -> None:
+    """Raise InputError where there is nothing to rewrite."""
+    split, dilated = split_levels(model) > 0, is_dilated(model.graph)
+    if rewriting.output_stride and split:
+        raise InputError(
+            "The network is split already and has a logit for every pixel: --output-stride is for networks that "
+            "upsample their logits."
+        )
+    if rewriting.form != "own" and not (split or dilated or rewriting.output_stride):
+        raise InputError(
+            f"The network has neither dilated convolutions nor split pooling, so it has no {rewriting.form} form: "
+            "leave out --form."
+        )
 
 
 def graphs_from_whole(whole: ir.Model, contract: InputContract, cut_level: int) -> Graphs:

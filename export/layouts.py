@@ -164,9 +164,15 @@ def _resize_keeps(node: ir.Node) -> bool:
     return len(node.inputs) == 3 and float(numpy_of(node.inputs[2])[0]) == 1.0
 
 
+def _gather_keeps(node: ir.Node) -> bool:
+    indices = node.inputs[1]
+    return _other_axis(node, 0) and indices is not None and is_constant(indices)
+
+
 _RULES: Mapping[str, Callable[[ir.Node], bool]] = {
     "ArgMax": lambda node: _other_axis(node, 0),
     "Concat": lambda node: _other_axis(node, 0),
+    "Gather": _gather_keeps,
     "LogSoftmax": lambda node: _other_axis(node, -1),
     "Pad": _pad_keeps,
     "Resize": _resize_keeps,

@@ -3,20 +3,20 @@
 import importlib.metadata
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from export.graphs import Graphs, contract_for, graphs_from_network
+from export.graphs import AS_IT_IS, Graphs, Rewriting, contract_for, graphs_from_network
 from export.verify import Report, verify
 from splitmerge import __version__
 from splitmerge.errors import CheckpointError, InputError
 from splitmerge.files import new_folder, sha256_of, writable_folder
-from splitmerge.package import MANIFEST, REFERENCE, Graph, Manifest, Package, TensorInfo
+from splitmerge.package import MANIFEST, REFERENCE, FormTimes, Graph, Manifest, Package, TensorInfo
 from training.checkpoint import Checkpoint, load_checkpoint
 
-__all__ = ["PRECISION", "existing_parent", "export_package"]
+__all__ = ["PRECISION", "check_place", "existing_parent", "export_package", "keep_package"]
 
 PRECISION = "fp32"
 _VERSIONS_OF = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
@@ -26,23 +26,25 @@ def export_package(
     checkpoint_path: Path,
     size: tuple[int, int],
     folder: Path,
-    cut_level: int = 2,
+    cut_level: int | None = None,
     logits: bool = False,
     own: str | None = None,
+    rewriting: Rewriting = AS_IT_IS,
 ) -> Package:
     """Export a checkpoint for frames of `size` (height, width), verify the graphs and write them as a package.
 
-    `cut_level` 0, or a network without splits, gives the whole graph alone. With `logits` the graphs also return
-    float32 `logits`. `own` names the user's own network, where it is one (`training.own`). An older package
-    in `folder` is replaced, whole, once the new one is verified.
+    `cut_level` 0, or a network without splits, gives the whole graph alone; for the default see
+    `export.graphs.graphs_from_network`. With `logits` the graphs also return float32 `logits`. `own` names the user's
+    own network, where it is one (`training.own`). An older package in `folder` is replaced, whole, once the new one is
+    verified.
 
     Raises CheckpointError and InputError for what cannot be exported, VerificationError where a graph disagrees with
     PyTorch.
     """
-    _check_place(folder)
+    check_place(folder)
     checkpoint = load_checkpoint(checkpoint_path, own)
     contract = contract_for(size, checkpoint.model.stride, checkpoint.mean, checkpoint.std)
-    graphs = graphs_from_network(checkpoint.model, contract, cut_level, logits)
+    graphs = graphs_from_network(checkpoint.model, contract, cut_level, logits, rewriting)
     report = verify(checkpoint.model, graphs)
     with new_folder(folder) as temporary:
         files = {part: _write(model, temporary, part) for part, model in graphs.parts.items()}
@@ -53,7 +55,16 @@ def export_package(
     return Package.open(folder)
 
 
-def _check_place(folder: Path) -> None:
+def keep_package(package: Package, folder: Path, form_times: FormTimes) -> Package:
+    """Copy the graphs of a package to `folder`, whole, with how the forms of its network compared."""
+    with new_folder(folder) as temporary:
+        for path in (package.reference_path, *map(package.path, package.parts(PRECISION).values())):
+            shutil.copyfile(path, temporary / path.name)
+        Package.write_manifest(temporary, replace(package.manifest, form_times=form_times))
+    return Package.open(folder)
+
+
+def check_place(folder: Path) -> None:
     """Refuse a place that cannot be written or holds something else than a package, before anything is computed.
 
     Makes nothing that stays.
@@ -87,6 +98,8 @@ def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph]
         reference_sha256=checkpoint.sha256,
         versions={"splitmerge": __version__} | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
         verification=asdict(report),
+        form=graphs.rewriting.form,
+        output_stride=graphs.rewriting.output_stride,
     )
 
 

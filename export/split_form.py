@@ -34,7 +34,7 @@ from export.nodes import (
 )
 from export.regions import has_constant_weights, split_region
 
-__all__ = ["split_dilated"]
+__all__ = ["is_dilated", "split_dilated"]
 
 _KEEP_ZERO = frozenset({"Abs", "Add", "Cast", "Concat", "Identity", "LeakyRelu", "Neg", "Relu", "Sign", "Sqrt", "Tanh"})
 """Pointwise operators that make zero of zeros (with constants: see `_Pass.zero_beyond`)."""
@@ -54,6 +54,11 @@ def split_dilated(model: ir.Model) -> None:
         assert region, f"nothing can be split by {window}, and it would be asked for again"
         _Pass(graph, window).apply(region)
     common.RemoveUnusedNodesPass()(model)
+
+
+def is_dilated(graph: ir.Graph) -> bool:
+    """Whether there is anything for `split_dilated` to do."""
+    return any(_rates(node) for node in graph)
 
 
 def _rates(node: ir.Node) -> tuple[Geometry, Window] | None:

@@ -6,7 +6,8 @@ the first convolution whose output differs is named.
 
 Graphs for more than `MAX_PIXELS` are not run on every pixel, since the activations of all split batches together need
 gigabytes. A twin is exported for smaller frames with the same padding, and verified; that it differs in sizes only is
-checked. What depends on the sizes is then run as it ships, on as many pixels as are cheap (`export.fullsize`).
+checked. What depends on the sizes is then run as it ships, on as many pixels as are cheap (`export.fullsize`); where
+that is every pixel, the twin may differ, as split forms do with what their windows divide.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.agreement import LOGITS_TOLERANCE, TIE, Agreement, TorchReference
+from export.atrous import as_rewritten
 from export.execute import run_model, run_parts
 from export.frames import sample_frames
 from export.fullsize import compare_full_size
-from export.graphs import Graphs, contract_for, graphs_from_network
+from export.graphs import AS_IT_IS, Graphs, contract_for, graphs_from_network
 from export.reference import convolutions_from_torch, dense_from_nested, logits_from_torch, normalised
 from splitmerge.errors import VerificationError
 from splitmerge.package import InputContract
@@ -49,13 +51,16 @@ def verify(network: SegmentationNet, graphs: Graphs) -> Report:
         return Report(verify_graphs(network, graphs), "all graphs on every pixel")
     level = graphs.cut.level if graphs.cut else 0
     logits = len(graphs.parts["model"].graph.outputs) > 1
-    twin = graphs_from_network(network, _smaller(contract, network.stride), level, logits)
-    for part, model in graphs.parts.items():
-        _check_twins(part, model, twin.parts[part])
+    twin = graphs_from_network(network, _smaller(contract, network.stride), level, logits, graphs.rewriting)
+    padded_alike = graphs.rewriting.form != "split"
+    if padded_alike:
+        _check_twins(graphs, twin)
     comparisons = verify_graphs(network, twin)
     full = compare_full_size(network, graphs)
     for row in full.comparisons:
         _accept(row, "PyTorch")
+    if not padded_alike and not full.every_pixel:
+        _check_twins(graphs, twin)
     return Report((*comparisons, *full.comparisons), full.summary)
 
 
@@ -64,7 +69,7 @@ def verify_graphs(network: SegmentationNet, graphs: Graphs) -> tuple[Agreement, 
     contract = graphs.contract
     frames = sample_frames(_FRAMES, *contract.size)
     x = normalised(frames, contract)
-    reference = TorchReference(logits_from_torch(network, x), contract.size)
+    reference = TorchReference(logits_from_torch(as_rewritten(network, graphs.rewriting), x), contract.size)
     rows = []
     if hasattr(network, "dilated_logits"):
         dilated = logits_from_torch(network, x, "dilated_logits")
@@ -74,9 +79,10 @@ def verify_graphs(network: SegmentationNet, graphs: Graphs) -> tuple[Agreement, 
     for name, run in runs.items():
         result = run(graphs, frames)
         row = reference.compare(name, result.labels, result.logits)
-        if not row.holds:
+        if not row.holds and graphs.rewriting == AS_IT_IS:  # else PyTorch's layers are in another form
             layers = run(graphs, frames, layers=True).values
             _accept(row, "PyTorch", _first_difference(network, graphs, frames, layers))
+        _accept(row, "PyTorch")
         rows.append(row)
     return tuple(rows)
 
@@ -126,14 +132,15 @@ def _smaller_side(size: int, padded: int, wanted: int, stride: int) -> int:
     return min(padded, max(wanted, least)) - padding
 
 
-def _check_twins(part: str, one: ir.Model, other: ir.Model) -> None:
-    """Raise VerificationError unless two graphs have the same operators and weights and differ in sizes only."""
-    nodes, others = list(one.graph), list(other.graph)
-    if len(nodes) != len(others) or not all(map(_twins, nodes, others)):
-        raise VerificationError(
-            f"The {part} graph changes with the size of the frames in more than its sizes, so that checking it at a "
-            f"small size proves nothing: export for at most {MAX_PIXELS} pixels, or report this."
-        )
+def _check_twins(graphs: Graphs, twin: Graphs) -> None:
+    """Raise VerificationError unless two exports have the same operators and weights and differ in sizes only."""
+    for part, model in graphs.parts.items():
+        nodes, others = list(model.graph), list(twin.parts[part].graph)
+        if len(nodes) != len(others) or not all(map(_twins, nodes, others)):
+            raise VerificationError(
+                f"The {part} graph changes with the size of the frames in more than its sizes, so that checking it at "
+                f"a small size proves nothing: export for at most {MAX_PIXELS} pixels, or report this."
+            )
 
 
 def _twins(one: ir.Node, other: ir.Node) -> bool:

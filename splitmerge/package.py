@@ -21,7 +21,7 @@ from splitmerge.errors import InputError, PackageError
 from splitmerge.files import read_json, sha256_of, write_json
 from splitmerge.labels import LabelClass
 
-__all__ = ["FORMAT", "Cut", "Graph", "InputContract", "Manifest", "Package", "TensorInfo"]
+__all__ = ["FORMAT", "Cut", "FormTimes", "Graph", "InputContract", "Manifest", "Package", "TensorInfo"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -90,8 +90,21 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class FormTimes:
+    """How the split and the dilated form of a network compared: median milliseconds a frame, None for one not run."""
+
+    backend: str
+    rounds: int
+    median_ms: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The contents of manifest.json. `graphs[precision][part]`, part one of `model`, `stem`, `trunk`."""
+    """The contents of manifest.json. `graphs[precision][part]`, part one of `model`, `stem`, `trunk`.
+
+    `form` is the network's own, or what it was rewritten to, `split` or `dilated`; `output_stride` the one that it was
+    lowered to, None for its own.
+    """
 
     model: str
     model_width: int
@@ -102,6 +115,9 @@ class Manifest:
     reference_sha256: str
     versions: Mapping[str, str]
     verification: Mapping[str, Any] = field(default_factory=dict)
+    form: str = "own"
+    output_stride: int | None = None
+    form_times: FormTimes | None = None
     format: int = FORMAT
 
     @property
@@ -225,5 +241,8 @@ def _manifest_from_json(value: dict[str, Any]) -> Manifest:
         reference_sha256=value["reference_sha256"],
         versions=value["versions"],
         verification=value["verification"],
+        form=value.get("form", "own"),
+        output_stride=value.get("output_stride"),
+        form_times=FormTimes(**value["form_times"]) if value.get("form_times") else None,
         format=value["format"],
     )

@@ -1,9 +1,11 @@
-"""How a package's verification, which export measured, reads in a terminal."""
+"""How what export measured, a package's verification and the times of its forms, reads in a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["verification_lines"]
+from splitmerge.package import Manifest
+
+__all__ = ["form_lines", "verification_lines"]
 
 
 def verification_lines(report: Mapping[str, Any]) -> list[str]:
@@ -24,4 +26,19 @@ def verification_lines(report: Mapping[str, Any]) -> list[str]:
         )
     if not any("full size" in row["compared"] for row in rows):
         lines.append(f"  full size: {report['full_size']}")
+    return lines
+
+
+def form_lines(manifest: Manifest) -> list[str]:
+    """What the network was rewritten to, where it was, and what that was chosen by."""
+    lines = []
+    if manifest.output_stride:
+        lines.append(f"stride    lowered to {manifest.output_stride}, without training")
+    if manifest.form != "own":
+        lines.append(f"form      {manifest.form}")
+    if (times := manifest.form_times) is not None:
+        for form, median in times.median_ms.items():
+            took = "not run, because its tensors are too large" if median is None else f"{median:.1f} ms a frame"
+            kept = ", kept" if form == manifest.form else ""
+            lines.append(f"            {form}: {took}{kept} ({times.backend}, median of {times.rounds})")
     return lines

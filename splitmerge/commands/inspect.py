@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _about(package: "Package") -> list[str]:
+    from splitmerge.verification import form_lines
+
     manifest, contract = package.manifest, package.manifest.input
     cut = manifest.cut
     parts = f"level {cut.level}, {cut.rows}x{cut.columns} = {cut.batches} split batches" if cut else "none, one graph"
@@ -44,6 +46,7 @@ def _about(package: "Package") -> list[str]:
         f"frames    {contract.height}x{contract.width} {contract.dtype} {contract.layout} {contract.colour}",
         f"padded    {contract.padded_height}x{contract.padded_width}",
         f"cut       {parts}",
+        *form_lines(manifest),
         f"made with {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
     ]
 

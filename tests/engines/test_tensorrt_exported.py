@@ -20,8 +20,9 @@ CONVOLUTIONS = {"stem": 1, "trunk": 20, "model": 21}
 TYPES = {"fp32": "Float", "fp16": "Half"}
 
 
-def exported(folder: Path, name: str, size: tuple[int, int]) -> Package:
+def exported(folder: Path, name: str, size: tuple[int, int], **rewriting: Any) -> Package:
     """A package of a network of width 4 with random weights, whose batch norms are not the identity."""
+    from export.graphs import Rewriting
     from export.package import export_package
     from training.checkpoint import save_checkpoint
     from training.models import create_model
@@ -36,7 +37,7 @@ def exported(folder: Path, name: str, size: tuple[int, int]) -> Package:
             torch.nn.init.normal_(module.bias, 0, 0.2)
     checkpoint = folder / "network.safetensors"
     save_checkpoint(checkpoint, model, name, CITYSCAPES[:7])
-    return export_package(checkpoint, size, folder / "package")
+    return export_package(checkpoint, size, folder / "package", rewriting=Rewriting(**rewriting))
 
 
 @pytest.fixture(scope="module", params=[(40, 90), (64, 96)], ids=["padded", "unpadded"])
@@ -156,3 +157,17 @@ def test_bilinear_upsampling_builds(tmp_path: Path) -> None:
     assert "Resize" in operators(package, "model")
     (engine,) = built(package, GpuOptions("8.9"), ["model"])
     assert sidecar(engine)["build"]["convolutions"] == {"Float": 23}
+
+
+@pytest.mark.parametrize("name", ["dilatedfcn8-18", "fcn32s-18"])
+def test_rewritten_networks_build(name: str, tmp_path: Path) -> None:
+    """Split, merge and mask of a dilated network whose features no rate divides; an FCN at output stride 1, cut."""
+    dilated = name == "dilatedfcn8-18"
+    rewriting: dict[str, Any] = {"form": "split"} if dilated else {"output_stride": 1}
+    package = exported(tmp_path, name, (70, 100), **rewriting)
+    if dilated:
+        assert {"Pad", "Slice", "Transpose", "Where"} <= operators(package, "model")
+    for engine in built(package, GpuOptions("8.9"), ["model"] if dilated else ["stem", "trunk"]):
+        in_file = types_in_file(package.path(package.parts("fp32")[engine.part]))
+        types = sidecar(engine)["build"]["convolution_types"]
+        assert {name: one["found"] for name, one in types.items()} == in_file and engine.size > 0
