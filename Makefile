@@ -15,6 +15,7 @@ DATA       ?= streets
 IMAGES     ?= 60
 OUT        ?= build/demo
 SOURCE     ?= $(OUT)/dashcam.mp4
+WORKERS    ?= 2
 NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
 .PHONY: help demo setup setup-test setup-gpu train export calibrate engines run compare bench test test-slow test-gpu lint clean
@@ -66,7 +67,7 @@ bench: setup     ## peak memory and time, whole graph against streamed split bat
 	$(SPLITMERGE) bench --json build/streaming.json
 
 test: setup-test ## everything but what is marked slow; where a program is missing that pip has not, tests skip (.ci/install)
-	$(PY) -m pytest $(PYTEST)
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST)
 
 test-slow: setup-test  ## what is marked slow
 	$(PY) -m pytest -m slow

@@ -112,7 +112,7 @@ def test_a_device_that_is_lost_on_the_way_is_told(
     assert warning in capsys.readouterr().err
 
 
-def test_an_only_device_that_is_lost_is_one_error_and_leaves_nothing(
+def test_an_only_device_that_is_lost_is_one_error_and_keeps_what_was_done(
     gpus: Emulator, built: Package, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpus.fail("run:compute", after=60, times=1000)
@@ -120,8 +120,10 @@ def test_an_only_device_that_is_lost_is_one_error_and_leaves_nothing(
     assert main([*arguments, "--masks", str(tmp_path / "masks")]) == 2
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1
-    assert "cuda:0" in error
-    assert list(tmp_path.iterdir()) == []
+    assert "cuda:0" in error and "--resume" in error
+    done = (tmp_path / "frames.jsonl").read_text().splitlines()
+    assert 0 < len(done) == len(list((tmp_path / "masks").iterdir()))
+    assert f"{len(done)} frames are done" in error
 
 
 def test_compare_on_a_gpu(built: Package, tmp_path: Path) -> None:
