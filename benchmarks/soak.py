@@ -3,19 +3,19 @@
     python -m benchmarks.soak --minutes 30 --seed 0 --json build/soak.json --picture build/soak.png
 
 A real server (GStreamer's for RTSP, ffmpeg for the others) sends 25 numbered frames a second through a proxy, and a
-small network segments them on the CPU into an overlay, records and the live page. Every few seconds one of these
-happens: the server is killed, paused, slowed, restarted with frames of another size; the proxy replaces pieces by
-random bytes or holds them up; the outputs become slow. Between them it is left alone for a while.
+small network segments them on the CPU into the live page and, as `splitmerge run` does, into an overlay, label maps and
+records that a killed run could be gone on with. Every few seconds one of these happens: the server is killed, paused,
+slowed, restarted with frames of another size; the proxy replaces pieces by random bytes or holds them up; the outputs
+become slow. Between them it is left alone for a while. (An hour needs some 400 MB of temporary files.)
 
-The exit code is 1 where memory or open files grow after the first quarter, where the counters do not add up, or where
-the run does not come back from an outage.
+The exit code is 1 where memory or open files grow after the first quarter, where the counters do not add up, where the
+state for --resume falls behind, or where the run does not come back from an outage.
 """
 
 import argparse
 import contextlib
 import random
 import resource
-import statistics
 import sys
 import tempfile
 import threading
@@ -26,15 +26,19 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from benchmarks.soak_picture import draw
+from benchmarks.soak_verdicts import frames_in_outputs, frames_in_state, growth, verdicts
 from engines.build import build_engines
 from runtime import connection
 from runtime.executor import Executor
+from runtime.gops import group_length
 from runtime.live import Limits
 from runtime.page import live_page
 from runtime.pipeline import run_pipeline
-from runtime.sinks import Result, overlay_video, record_file
+from runtime.run_outputs import RunOutputs
+from runtime.sinks import Result
 from runtime.sources import Source, open_source
 from runtime.summary import Summary
+from runtime.wanted import Wanted
 from splitmerge.errors import InputError, SplitmergeError
 from splitmerge.files import check_outputs, write_json
 
@@ -47,8 +51,6 @@ from small_package import make_package
 
 SIZES = ((64, 128), (96, 160))
 STALL_S = 2.0
-GROWTH_MIB, GROWTH_FILES = 24.0, 4.0
-"""What the last quarter's median may be above the second's: an allocator's unrest, and readers that still let go."""
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Soak:
     proxy: Mangler
     source: Source
     random: random.Random
+    folder: Path
     began: float = field(default_factory=time.monotonic)
     slow_sink_s: float = 0.0
     written: int = 0
@@ -128,27 +131,9 @@ class Soak:
                     "files": len(list(Path("/proc/self/fd").iterdir())),
                     "threads": threading.active_count(),
                     "written": self.written,
+                    "unsure": self.written - frames_in_state(self.folder),
                 }
             )
-
-
-def growth(samples: list[dict[str, float]], name: str) -> float:
-    """The median of the last quarter above that of the second one; the first is for warming up."""
-    quarter = max(1, len(samples) // 4)
-    early, late = ([s[name] for s in part] for part in (samples[quarter : 2 * quarter], samples[-quarter:]))
-    return round(statistics.median(late) - statistics.median(early), 2) if early else 0.0
-
-
-def verdicts(summary: Summary, soak: Soak, records: int) -> dict[str, bool]:
-    """What must be so."""
-    return {
-        "every captured frame is written or counted as left out": summary.captured
-        == summary.frames + summary.dropped + summary.dropped_by_sinks,
-        "as many records as frames": records == summary.frames == soak.written > 0,
-        "each outage was overcome": summary.outages - summary.reconnects <= 1 and not summary.source_lost,
-        "memory is flat": growth(soak.samples, "rss_mib") <= GROWTH_MIB,
-        "open files are flat": growth(soak.samples, "files") <= GROWTH_FILES,
-    }
 
 
 @contextlib.contextmanager
@@ -171,8 +156,8 @@ def _connected(protocol: str, folder: Path) -> Iterator[tuple[Server, Mangler, S
         yield server, proxy, source
 
 
-def soak(minutes: float, seed: int, protocol: str, folder: Path) -> tuple[Summary, Soak, int]:
-    """Run it, with everything that it writes in `folder`; give the summary, what was seen and the number of records."""
+def soak(minutes: float, seed: int, protocol: str, folder: Path) -> tuple[Summary, Soak]:
+    """Run it, with everything that it writes in `folder`; give the summary and what was seen."""
     connection.OPEN_S = 8.0  # so that a server that is paused while it is opened costs less of the time
     package = make_package(folder / "package")
     build_engines(package, "onnxruntime")
@@ -181,23 +166,23 @@ def soak(minutes: float, seed: int, protocol: str, folder: Path) -> tuple[Summar
         _connected(protocol, folder) as (server, proxy, source),
         Executor(package) as executor,
         live_page("0", classes) as page,
-        overlay_video(folder / "overlay.mp4", source.size, source.fps, classes) as overlay,
-        record_file(folder / "frames.jsonl", classes) as records,
     ):
-        state = Soak(server, proxy, source, random.Random(seed))
+        wanted = Wanted(folder / "overlay.mp4", folder / "masks", records=folder / "frames.jsonl")
+        outputs = RunOutputs(wanted, source, classes, {})
+        state = Soak(server, proxy, source, random.Random(seed), folder)
         threads = [
             threading.Thread(target=state.misfortunes, args=(60 * minutes,), daemon=True),
             threading.Thread(target=state.watch, args=(minutes * 60 / 300,), daemon=True),
         ]
-        for thread in threads:
-            thread.start()
-        sinks = [page.sink, overlay, records, state.sink]
-        summary = run_pipeline(source, executor, sinks, package.manifest.input.size)
+        with outputs.open(executor.facts) as written:
+            for thread in threads:
+                thread.start()
+            sinks = [page.sink, written, state.sink]
+            summary = run_pipeline(source, executor, sinks, package.manifest.input.size)
         state.ended.set()
         for thread in threads:
             thread.join()
-    with (folder / "frames.jsonl").open() as lines:
-        return summary, state, sum(1 for _ in lines)
+        return summary, state
 
 
 def main() -> int:
@@ -210,12 +195,13 @@ def main() -> int:
     arguments = parser.parse_args()
     check_outputs((arguments.json, arguments.picture), (), ())
     with tempfile.TemporaryDirectory() as folder:
-        summary, state, records = soak(arguments.minutes, arguments.seed, arguments.protocol, Path(folder))
-    judged = verdicts(summary, state, records)
-    grown = {name: growth(state.samples, name) for name in ("rss_mib", "files", "threads")}
+        summary, state = soak(arguments.minutes, arguments.seed, arguments.protocol, Path(folder))
+        left = frames_in_outputs(Path(folder))
+    judged = verdicts(summary, state.samples, state.written, left, group_length(state.source.fps))
+    grown = {name: growth(state.samples, name) for name in ("rss_mib", "files", "threads", "unsure")}
     if arguments.json:
         facts = {"minutes": arguments.minutes, "seed": arguments.seed, "protocol": arguments.protocol}
-        seen = {"verdicts": judged, "growth": grown, "summary": asdict(summary)}
+        seen = {"verdicts": judged, "growth": grown, "outputs": left, "summary": asdict(summary)}
         write_json(
             arguments.json,
             {"machine": machine(), **facts, **seen, "faults": state.faults, "samples": state.samples},

@@ -16,6 +16,7 @@ CURVES = (
     ("files", "open files"),
     ("threads", "threads"),
     ("written", "frames written"),
+    ("unsure", "frames written that the state does not count yet"),
 )
 INK, PALE, LINE = (60, 60, 60), (225, 225, 225), (180, 90, 20)
 FAULTS_BGR = {
