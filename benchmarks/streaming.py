@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure every size and width, print a table."""
     check_outputs([arguments.json])
-    _check_machine()
+    check_machine()
     cases = [Case(*_checked(size), width) for width in arguments.widths for size in arguments.sizes]
     rows: list[dict[str, Any]] = []
     print(f"{'frames':<20} {'run as':<36} {'MiB':>8} {'of whole':>9} {'first ms':>9} {'ms':>9} {'agreement':>10}")
@@ -101,7 +101,8 @@ def main() -> int:
         return error.exit_code
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
+    """Raises InputError where memory cannot be read."""
     if not CLEAR_REFS.exists():
         raise InputError(
             f"Peak memory is read from /proc, which {platform.system()} here does not have: run the benchmark on Linux."
@@ -131,7 +132,7 @@ def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> Iterato
         if needed > limit:
             yield {"mode": mode, "skipped": f"needs about {needed:.1f} GiB, {limit:.1f} GiB may be used"}
             continue
-        row = _row(package, mode, contexts, arguments.frames, labels)
+        row = row_of(package, mode, contexts, arguments.frames, labels)
         if mode == "whole":
             whole, expected = row, np.load(labels)
         if whole is not None:
@@ -173,7 +174,8 @@ def export_random(case: Case, folder: str) -> None:
     export_package(checkpoint, (case.height, case.width_pixels), Path(folder))
 
 
-def _row(package: Package, mode: str, contexts: int, frames: int, labels: Path) -> dict[str, Any]:
+def row_of(package: Package, mode: str, contexts: int, frames: int, labels: Path) -> dict[str, Any]:
+    """A row of `benchmarks.streaming_row`; the labels are saved as an array. Raises EngineError where it fails."""
     arguments = [str(package.folder), mode, str(contexts), str(frames), str(labels)]
     row: dict[str, Any] = json.loads(
         _child(["-m", "benchmarks.streaming_row", *arguments], f"Running {package.folder.name} {mode}")
