@@ -3,15 +3,31 @@
 import re
 from pathlib import Path
 
-__all__ = ["camera_of", "is_url", "masked"]
+from splitmerge.errors import InputError
+
+__all__ = ["camera_of", "is_url", "masked", "url_of"]
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "rtmp", "rtmps", "tcp", "srt")
 """What FFmpeg opens over a network and a camera or a sender speaks."""
 
+ADDRESS = re.compile(r"\s*(\w[\w+.-]+):/+(.*)", re.DOTALL)
+"""What looks like a URL, of any scheme and however ill written: it may hold a password. One letter is a drive's."""
+
 
 def is_url(name: str) -> bool:
-    """Whether `name` is a stream's address."""
-    return name.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+    """Whether `name` is, or was meant to be, a stream's address."""
+    return bool(ADDRESS.match(name))
+
+
+def url_of(name: str) -> str:
+    """The address that `name` is. Raises InputError where its scheme is none that can be opened."""
+    url = name.strip()
+    if not url.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
+        raise InputError(
+            f"{masked(name)} is no address that can be opened: begin it with {', '.join(f'{s}://' for s in SCHEMES)}, "
+            "or with ./ where it is a file."
+        )
+    return url
 
 
 def camera_of(name: str) -> int | str | None:
@@ -28,9 +44,10 @@ def masked(name: str) -> str:
     take `?user=admin&pwd=...`, so the query goes; an @ after a ? may belong to a password with
     a ? in it, and then all goes.
     """
-    if not is_url(name):
+    match = ADDRESS.match(name)
+    if not match:
         return name
-    scheme, _, rest = name.partition("://")
+    scheme, rest = match.groups()
     address, question, query = rest.partition("?")
     if "@" in query:
         return f"{scheme}://***"

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.addresses import camera_of, is_url, masked
+from runtime.addresses import camera_of, is_url, masked, url_of
 from runtime.avi import empty_frames
 from runtime.connection import Connection, Paced, Stream
 from runtime.frames import (
@@ -52,6 +52,7 @@ def open_source(name: str, live: bool | None = None, limits: Limits | None = Non
     """
     limits = limits or Limits()
     camera = camera_of(name)
+    name = url_of(name) if is_url(name) else name
     if camera is not None or is_url(name) or name == "-":
         target, shown = name if camera is None else camera, _shown(name, camera)
         if live is None and not is_url(name):

@@ -82,10 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace, folder: Path, out: Path) -> None:
+    from runtime.addresses import is_url, masked
+
     try:
         import av  # noqa: F401
     except ImportError:
         raise InputError("splitmerge fleet needs PyAV to find key frames: pip install av.") from None
+    if is_url(str(arguments.folder)):  # which may hold a password
+        raise InputError(f"{masked(str(arguments.folder))} is no folder of videos: `splitmerge run` takes streams.")
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name one that holds videos; `splitmerge run` takes a single one.")
     if out == folder:
