@@ -19,7 +19,9 @@ __all__ = [
     "new_folder",
     "read_json",
     "sha256_of",
+    "sync_file",
     "sync_folder",
+    "sync_tree",
     "writable_folder",
     "write_json",
 ]
@@ -76,6 +78,23 @@ def hidden(place: Path) -> Path:
     return place.with_name(f".{place.stem}.partial{place.suffix}")
 
 
+def sync_file(path: Path) -> None:
+    """Have a file's bytes on the disk itself, so that a power cut leaves no empty file under a name that counts."""
+    fd = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs no file that it only reads
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have a folder on the disk itself, with all files and folders in it."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            sync_file(Path(place, name))
+        sync_folder(Path(place))
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk itself, as far as the system can."""
     with suppress(OSError):  # Windows opens no folder
@@ -90,14 +109,17 @@ def sync_folder(folder: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with the same ending; rename it onto `path` only if the block succeeds.
 
-    Raises InputError where `path` is a folder or a device.
+    The file is on the disk itself before it has its name, and its name when this returns: whoever then removes what it
+    was made of loses nothing by a power cut. Raises InputError where `path` is a folder or a device.
     """
     _check_kind(path, path, is_folder=False)
     writable_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
+        sync_file(temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,7 +128,7 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; let it take the place of `path` only if the block succeeds.
 
-    Raises InputError where `path` is a file or a link.
+    As `new_file`'s, what is in it is on the disk itself before it has its name. Raises InputError where `path` is a file or a link.
     """
     if path.is_symlink():
         raise InputError(f"{path} is a link, and a folder was to take its place: name the folder itself.")
@@ -117,6 +139,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
+        sync_tree(temporary)
         try:
             if path.exists():
                 path.replace(old)
@@ -125,6 +148,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             if old.exists() and not path.exists():
                 old.replace(path)
             raise
+        sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -45,7 +45,8 @@ class Job:
     def binding(self) -> dict[str, Any]:
         """What results depend on: the same in every command that goes on with the same output folder.
 
-        The labels are the same for any number of contexts and any chunk, wherever they are computed.
+        The labels are the same for any number of contexts, wherever they are computed. Of whole frames they are for
+        any chunk, too; at a lower density chunks are computed whole, so that a large one fills in more pixels.
         """
         return {
             "package_sha256": self.package_sha256,
@@ -56,6 +57,7 @@ class Job:
             "backend": self.backend,
             "precision": self.precision,
             "density": self.density,
+            **({} if self.density == "1" else {"chunk": self.chunk}),
         }
 
 

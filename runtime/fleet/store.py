@@ -21,7 +21,7 @@ from typing import Any
 from runtime.fleet.job import Job, Plan, Video
 from runtime.fleet.keyframes import Segment
 from splitmerge.errors import InputError
-from splitmerge.files import read_json, write_json
+from splitmerge.files import read_json, sync_folder, sync_tree, write_json
 
 __all__ = ["Store"]
 
@@ -41,6 +41,11 @@ class Store:
     def target(self, video: Video, ending: str) -> Path:
         """Where a result goes: OUT/trip/drive + ending."""
         return Path(self._job.out) / f"{video.target}{ending}"
+
+    def targets(self, video: Video) -> list[Path]:
+        """Where the results go that the job wants."""
+        wanted = {"-masks": self._job.masks, ".mp4": self._job.overlay, ".jsonl": self._job.records}
+        return [self.target(video, ending) for ending, is_wanted in wanted.items() if is_wanted]
 
     def place(self, video: Video) -> Path:
         """The video's own work folder."""
@@ -77,9 +82,14 @@ class Store:
             path.unlink(missing_ok=True)
 
     def done(self, video: Video) -> dict[str, Any] | None:
-        """The facts of a video whose results are in their places, None where they are not yet."""
+        """The facts of a video whose results are in their places, None where they are not, or not any more."""
         path = self.place(video) / "done.json"
-        return dict(read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        if not all(_holds_something(place) for place in self.targets(video)):
+            path.unlink()
+            return None
+        return dict(read_json(path))
 
     def plan(self, video: Video) -> Plan | None:
         """The plan that was made before, None where there is none."""
@@ -108,11 +118,13 @@ class Store:
         try:
             yield temporary
             temporary.chmod(0o755)
+            sync_tree(temporary)
             try:
                 temporary.rename(place)
             except OSError:
                 if not place.is_dir():
                     raise
+            sync_folder(place.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -131,3 +143,7 @@ class Store:
         for path in self.place(video).iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _holds_something(place: Path) -> bool:
+    return any(place.iterdir()) if place.is_dir() else place.is_file()

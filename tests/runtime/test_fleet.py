@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,9 @@ from fleets import (
     wait_until,
 )
 
-from runtime.fleet.job import Job
+from runtime.fleet.job import Job, Plan, Task, videos_in
+from runtime.fleet.store import Store
+from runtime.fleet.worker import Worker
 from splitmerge import __version__
 from splitmerge.cli import main
 from splitmerge.files import sha256_of
@@ -88,12 +91,59 @@ def test_what_is_done_is_not_done_again_and_what_is_new_is(tmp_path, capfd):
     assert main(command) == 0
     assert [row["video"] for row in report(tmp_path)["of_each"]] == ["a.mp4", "z.mp4"]
     assert (tmp_path / "out/a.mp4").stat().st_ino == before[tmp_path / "out/a.mp4"]
+    # Results that somebody took away are made again, and no others.
+    shutil.rmtree(tmp_path / "out/a-masks")
+    z = (tmp_path / "out/z.mp4").stat().st_ino
+    assert main(command) == 0
+    assert len(list((tmp_path / "out/a-masks").iterdir())) == 30 and (tmp_path / "out/z.mp4").stat().st_ino == z
     # Another file in a done video's place is told, not mixed with it.
     (tmp_path / "videos/a.mp4").write_bytes(b"another file")
     assert main(command) == 2
     (first, second) = report(tmp_path)["of_each"]
     assert first["state"] == "failed" and "was changed after its results were begun" in first["why"]
     assert second["state"] == "done"
+
+
+def test_what_is_removed_has_its_results_on_the_disk_itself(tmp_path, monkeypatch):
+    """A power cut keeps what was synced: all of a segment before it has its name, all results before segments go."""
+    make_fleet(tmp_path, ("a.mp4",), frames=24)
+    manifest, out = tmp_path / "package/manifest.json", tmp_path / "out"
+    folders = [str(tmp_path / "videos"), str(out), str(tmp_path / "package")]
+    job = Job(*folders, sha256_of(manifest), __version__, "token", overlay=True, masks=True, segment_s=1.2)
+    (out / ".work").mkdir(parents=True)
+    (out / ".work/token").touch()
+    synced, checked = set(), []
+    real_fsync, real_finish, real_rename = os.fsync, Store.finish, Path.rename
+
+    def fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        real_fsync(descriptor)
+
+    def check(place):
+        paths = [place, *place.rglob("*")]
+        assert all(path.stat().st_ino in synced for path in paths)
+        checked.append(len(paths))
+
+    def rename(path, target):
+        check(path)
+        return real_rename(path, target)
+
+    def finish(store, video, facts):
+        for place in store.targets(video):
+            check(place)
+            assert place.parent.stat().st_ino in synced
+        real_finish(store, video, facts)
+        assert not finished_segments(tmp_path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Store, "finish", finish)
+    worker, (video,) = Worker(job, threads=1), videos_in(tmp_path / "videos", out)
+    plan = Plan.from_json(worker.do(Task("plan", video))["plan"])
+    for segment in plan.segments:
+        worker.do(Task("segment", video, plan, segment))
+    assert worker.do(Task("join", video, plan))["frames"] == 24
+    assert checked == [1 + 1 + 12 + 3, 1 + 1 + 12 + 3, 1 + 24, 1, 1]
 
 
 def test_refusals(tmp_path, capfd):

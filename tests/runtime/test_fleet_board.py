@@ -1,9 +1,10 @@
 """The order of a fleet's tasks, by workers that only pretend: each segment once, thousands of videos, failures."""
 
 import random
+import shutil
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ class Pretenders:
         assert all(self.store.segment(task.video, each).is_dir() for each in task.plan.segments)
         facts = {"frames": 30, "segments": len(task.plan.segments), "whole": task.plan.whole}
         facts |= {"missing_frames": 0, "warnings": [], "hosts": ["here"]}
+        for place in [] if isinstance(self.store, Memory) else self.store.targets(task.video):
+            if place.name.endswith("-masks"):
+                place.mkdir(exist_ok=True)
+                place = place / "000000.png"
+            place.touch()
         self.store.finish(task.video, {"bytes": task.plan.bytes, "mtime_ns": task.plan.mtime_ns, **facts})
         return facts
 
@@ -158,6 +164,33 @@ def test_thousands_of_videos_each_segment_once(store):
     again, crew = Board(store, videos), Pretenders(store)
     assert run_fleet(store, again, lambda: crew, len(videos)) == [] and crew.begun == 0
     assert again.rows == sorted(board.rows, key=lambda row: row.video) and again.segments_done == 9000
+
+
+@pytest.mark.parametrize("ending", ["-masks", ".mp4", ".jsonl"])
+def test_a_video_whose_results_are_gone_is_not_done(store, ending):
+    store = Store(replace(store._job, overlay=True, masks=True, records=True))
+    (video, _) = videos = _videos(store, 2)
+    _run(store, videos, Pretenders(store))
+    crew = Pretenders(store)
+    assert [row.state for row in _run(store, videos, crew)[0].rows] == ["done", "done"] and crew.begun == 0
+    place = store.target(video, ending)
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    board, _ = _run(store, videos, crew)
+    assert sorted(row.state for row in board.rows) == ["done", "done"] and place.exists()
+    segments = [(video.path, "segment", segment.name) for segment in SEGMENTS]
+    assert Counter(crew.log) == Counter([*segments, (video.path, "join", "")])
+
+
+def test_a_chunk_binds_where_it_changes_labels(store):
+    """Of whole frames it does not; at a lower density chunks are computed whole (runtime.schedule.chunks)."""
+    store.folder.mkdir()
+    store.bind()
+    Store(replace(store._job, chunk=4)).bind()
+    sparse = replace(store._job, out=f"{store._job.out}/sparse", density="1/16")
+    Store(sparse).folder.mkdir(parents=True)
+    Store(sparse).bind()
+    with pytest.raises(InputError, match="made with chunk 1, not 4: give what it was begun with"):
+        Store(replace(sparse, chunk=4)).bind()
 
 
 def test_lost_workers_give_their_tasks_back(store):

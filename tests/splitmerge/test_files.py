@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,27 @@ def test_outputs_are_checked_before_work(tmp_path: Path) -> None:
         check_outputs(folders=[source])
     check_outputs([tmp_path / "new/a.json"], [tmp_path / "folder", tmp_path / "new/masks"], [source])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "in.mp4", "link.mp4"]
+
+
+def test_names_come_after_bytes_and_are_on_the_disk_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut leaves is what was synced: the order of the calls that see to it."""
+    calls: list[tuple[str, bool]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        calls.append((kind, wanted.exists()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    wanted = tmp_path / "a.json"
+    write_json(wanted, {})
+    assert calls == [("file", False), ("folder", True)]
+    calls.clear()
+    wanted = tmp_path / "folder"
+    with new_folder(wanted) as temporary:
+        (temporary / "deep").mkdir()
+        for name in ("a", "deep/b"):
+            (temporary / name).write_text("bytes")
+            (temporary / name).chmod(0o444)
+    assert calls == [("file", False), ("folder", False), ("file", False), ("folder", False), ("folder", True)]
