@@ -36,6 +36,9 @@ class Crew(Protocol):
     def give(self, worker: int, task: Task) -> None:
         """Let a worker that is free begin a task."""
 
+    def kill(self, worker: int) -> None:
+        """End a worker that hangs. It is told as lost once it has ended."""
+
     def replace(self, worker: int) -> None:
         """Begin a new worker in place of one that is lost. It tells when it is ready."""
 

@@ -56,6 +56,9 @@ class LocalCrew:
         except queue.Empty:
             return None
 
+    def kill(self, worker: int) -> None:
+        self._processes[worker].kill()
+
     def replace(self, worker: int) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with (Store(self._job).folder / f"worker-{worker}.log").open("a") as log:

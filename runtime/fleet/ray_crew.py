@@ -59,6 +59,9 @@ class RayCrew:
         self._actors[worker] = self._actor_class.remote(self._job)
         self._promises[self._actors[worker].open.remote()] = worker
 
+    def kill(self, worker: int) -> None:
+        self._ray.kill(self._actors[worker])
+
     def give(self, worker: int, task: Task) -> None:
         self._promises[self._actors[worker].do.remote(task.to_json())] = worker
 

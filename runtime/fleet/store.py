@@ -4,6 +4,7 @@
     manifest.json             what all results here depend on
     <video>/plan.json         the video's segments
     <video>/<segment>/        a segment's results, renamed to this name as a whole
+    <video>/.<segment>.beat   how far a worker is at it, so that the coordinator sees that it does not hang
     <video>/done.json         the video's results are in their places; nothing else is left here then
 
 Whoever computes a segment a second time (two workers of which one was believed lost) finds the folder there and throws
@@ -12,13 +13,14 @@ its own away: the first wins, and both are equal.
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runtime.fleet.job import Job, Plan, Video
+from runtime.fleet.job import Job, Plan, Task, Video
 from runtime.fleet.keyframes import Segment
 from splitmerge.errors import InputError
 from splitmerge.files import read_json, sync_folder, sync_tree, write_json
@@ -128,18 +130,34 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def beat(self, task: Task, frames: int) -> None:
+        """Note how far a worker is at a segment, in words that no other attempt at it has."""
+        self._beat(task).write_text(f"{frames} frames at {time.time():.6f}")
+
+    def heard(self, task: Task) -> str | None:
+        """What was noted of that; None where nothing was."""
+        try:
+            return self._beat(task).read_text() if task.segment else None
+        except OSError:
+            return None
+
+    def _beat(self, task: Task) -> Path:
+        assert task.segment is not None
+        return self.place(task.video) / f".{task.segment.name}.beat"
+
     def facts(self, video: Video, segment: Segment) -> dict[str, Any]:
         """What was noted of a segment that is done."""
         return dict(read_json(self.segment(video, segment) / FACTS))
 
     def sweep(self, video: Video) -> None:
         """Remove what dead workers left half-written."""
-        for path in self.place(video).glob(".*.partial*"):
+        for path in self.place(video).glob(".*"):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def finish(self, video: Video, facts: dict[str, Any]) -> None:
         """Note that the video's results are in their places, then remove its segments."""
         write_json(self.place(video) / "done.json", facts)
+        self.sweep(video)
         for path in self.place(video).iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

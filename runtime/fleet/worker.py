@@ -5,6 +5,7 @@ spread over the machines, and a file that brings down its reader does so in a wo
 """
 
 import socket
+import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class Worker:
             if task.kind == "join":
                 return self._join(task.video, task.plan)
             assert task.segment is not None
-            return self._compute(task.video, task.plan, task.segment)
+            return self._compute(task, task.plan, task.segment)
         except Untrusted as why:
             return {"untrusted": str(why)}
         except (InputError, OSError) as error:
@@ -87,15 +88,16 @@ class Worker:
         self._store.keep_plan(video, plan)
         return plan
 
-    def _compute(self, video: Video, plan: Plan, segment: Segment) -> dict[str, Any]:
+    def _compute(self, task: Task, plan: Plan, segment: Segment) -> dict[str, Any]:
         from runtime.pipeline import run_pipeline
 
+        video = task.video
         path, size = self._store.source(video), self._package.manifest.input.size
         with self._store.new_segment(video, segment) as folder, ExitStack() as stack:
             source: Source = VideoSource(path) if plan.whole else SegmentSource(path, segment, plan.size, plan.fps)
             stack.callback(source.close)
             with ExitStack() as written:
-                sinks = self._sinks(written, folder, plan)
+                sinks: list[Sink] = [*self._sinks(written, folder, plan), _Beat(self._store, task)]
                 summary = run_pipeline(source, self._engine, sinks, size)
             facts = {
                 "frames": summary.frames,
@@ -147,6 +149,19 @@ class Worker:
         }
         self._store.finish(video, {"bytes": plan.bytes, "mtime_ns": plan.mtime_ns, **whole})
         return whole
+
+
+class _Beat:
+    """A sink that tells the coordinator, who may be on another machine, that frames are done: at most once a second."""
+
+    def __init__(self, store: Store, task: Task) -> None:
+        self._store, self._task, self._frames, self._next = store, task, 0, 0.0
+
+    def __call__(self, _: "Result") -> None:
+        self._frames += 1
+        if time.monotonic() >= self._next:
+            self._store.beat(self._task, self._frames)
+            self._next = time.monotonic() + 1.0
 
 
 def _divided(plan: Plan, path: Path, promised: int | None, seconds: float) -> Plan:

@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--workers", type=positive_integer, metavar="N", help="workers; one per GPU, or one per machine, if absent")
     add("--segment-s", type=positive_number, default=60.0, metavar="S", help="seconds of video in a piece, about")
+    add(
+        "--stall-s",
+        type=positive_number,
+        default=1800.0,  # more than a frame takes anywhere, and than planning or joining a long video
+        metavar="S",
+        help="end and replace a worker that computes no frame, or does not plan or join a video, in so many seconds",
+    )
     group = parser.add_argument_group("engine")
     group.add_argument("--backend", default="auto", help="auto, or one of those that `splitmerge doctor` lists")
     group.add_argument("--precision", default="fp32", help="one of the package's precisions")
@@ -69,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             store.leave_token(job.token)
             board = Board(store, videos)
-            notes = run_fleet(store, board, lambda: _crew(arguments, job, package), len(videos), progress=True)
+            begin = lambda: _crew(arguments, job, package)  # noqa: E731 (only where there is something to do)
+            notes = run_fleet(store, board, begin, len(videos), progress=True, stall_s=arguments.stall_s)
         finally:
             store.remove_tokens()
         whole = report(board.rows, len(videos), notes)

@@ -230,6 +230,21 @@ def test_a_killed_worker_is_replaced_and_its_segment_done(tmp_path, capfd):
     check_nothing_half_written(tmp_path)
 
 
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_replaced_and_its_segment_done(tmp_path):
+    command = make_fleet(tmp_path, ("a.mp4",), frames=24)
+    with running([*command, "--stall-s", "8"]) as fleet:
+        wait_until(lambda: begun_segments(tmp_path))
+        (worker,) = children(fleet.pid)
+        os.kill(worker, signal.SIGSTOP)
+        said, _ = fleet.communicate(timeout=120)
+    assert fleet.returncode == 0, said
+    assert "nothing was heard of it for 8 s, and it was ended" in report(tmp_path)["notes"][0]
+    wait_until(lambda: not alive(worker))
+    check_equals_run(tmp_path, "a.mp4")
+    check_nothing_half_written(tmp_path)
+
+
 def test_a_segment_that_always_kills_its_worker_is_set_aside(tmp_path):
     command = make_fleet(tmp_path, ("a.mp4", "b.mp4"))
     with running(command) as fleet:

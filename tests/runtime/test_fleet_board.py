@@ -246,6 +246,42 @@ def test_a_video_that_does_not_decode_as_planned_is_one_segment(store):
     assert [path.name for path in store.place(video).iterdir() if path.is_dir()] == []
 
 
+def test_a_worker_that_hangs_is_ended_and_one_that_is_slow_is_not(store):
+    """By a clock of the test's own: a segment that hangs once, one whose frames take long, and a join that hangs."""
+    (video,) = videos = _videos(store, 1)
+    now, hangs, beats = 0.0, {SEGMENTS[1].name, ""}, []
+
+    class Crew(Pretenders):
+        killed = 0
+
+        def wait(self, seconds):
+            nonlocal now
+            for task in self.at_work.values():
+                if task.kind == "segment" and task.segment == SEGMENTS[2] and len(beats) < 8:
+                    now += 60.0  # of a limit of 100
+                    beats.append(now)
+                    self.store.beat(task, len(beats))
+                    return None
+                if task.kind != "plan" and (task.segment.name if task.segment else "") in hangs:
+                    now += 60.0
+                    return None
+            return super().wait(seconds)
+
+        def kill(self, worker):
+            task = self.at_work.pop(worker)
+            hangs.remove(task.segment.name if task.segment else "")
+            self.killed += 1
+            self.events.append(Event(worker, "lost", words="its process was killed"))
+
+    crew = Crew(store, 1)
+    board = Board(store, videos)
+    notes = run_fleet(store, board, lambda: crew, 1, stall_s=100.0, clock=lambda: now)
+    assert crew.killed == 2 and not hangs and len(beats) == 8 and now > 8 * 60
+    assert [row.state for row in board.rows] == ["done"]
+    assert notes == ["worker 0 was lost and replaced: nothing was heard of it for 100 s, and it was ended"] * 2
+    assert sorted(path.name for path in store.place(video).iterdir()) == ["done.json", "plan.json"]
+
+
 def test_workers_that_cannot_begin(store):
     videos = _videos(store, 2)
     with pytest.raises(InputError, match="no storage here"):
