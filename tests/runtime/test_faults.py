@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from clips import SIZE, Threshold, names, number_of, write_clip, write_package
 from probing import probe
 from senders import ffmpeg_path
 from servers import make_streams
+from test_resume import contents
 
 import splitmerge.commands.run
 from runtime import connection
@@ -209,6 +211,49 @@ def test_a_decoder_that_fails_in_a_stream_is_opened_again(streams):
     )
     assert len(opened) >= 2 and summary.outages >= 1 and summary.reconnects == summary.outages
     assert summary.captured == summary.frames + summary.dropped + summary.dropped_by_sinks
+
+
+CRASHING = """
+import ctypes, resource, sys
+sys.path[:0] = ["tests", "tests/runtime"]
+import runtime.run_outputs, splitmerge.commands.run
+from clips import Threshold
+from runtime.sources import VideoSource
+from splitmerge.cli import main
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+runtime.run_outputs.COMMIT_S = 0.02
+splitmerge.commands.run.open_executor = lambda *_: Threshold(seconds=0.01)
+left, decode = int(sys.argv.pop(1)), VideoSource._decode
+def crash(source):
+    global left
+    left -= 1
+    return ctypes.string_at(0) if left == 0 else decode(source)
+VideoSource._decode = crash
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this is a POSIX signal")
+def test_a_decoder_that_takes_the_process_with_it_is_as_kill_9(tmp_path, run):
+    """A real access to address 0 in the thread that decodes; then --resume ends as an uninterrupted run."""
+    code, _, whole = run(write_clip(tmp_path / "in.mp4", 90), tmp_path / "whole")
+    assert code == 0 and len(whole) == 90
+
+    def resume(crash_at):
+        out = tmp_path / "out"
+        outputs = ("--overlay", f"{out}/o.mp4", "--masks", f"{out}/masks", "--records", f"{out}/r.jsonl")
+        arguments = ["run", f"{tmp_path}/in.mp4", "--package", f"{tmp_path}/package", *outputs, "--resume"]
+        command = [sys.executable, "-c", CRASHING, str(crash_at), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+
+    crashed = resume(75)
+    assert crashed.returncode == -signal.SIGSEGV, crashed.stderr
+    assert all(name.startswith(".") for name in names(tmp_path / "out")), "nothing passes for whole"
+    done = resume(0)
+    assert done.returncode == 0, done.stderr
+    before = re.search(r"after (\d+) frames of an earlier run", done.stdout)
+    assert before and 0 < int(before[1]) < 75
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 STARVING = """
