@@ -128,8 +128,8 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; let it take the place of `path` only if the block succeeds.
 
-    As `new_file`'s, what is in it is on the disk itself before it has its name. Raises InputError where `path` is a file
-    or a link.
+    As `new_file`'s, what is in it is on the disk itself before it has its name. Raises InputError where `path` is a
+    file or a link.
     """
     if path.is_symlink():
         raise InputError(f"{path} is a link, and a folder was to take its place: name the folder itself.")

@@ -41,7 +41,9 @@ def test_the_curve_is_where_the_scores_are() -> None:
     assert 0 < heights[1] < heights[0] - 50
 
 
-def test_a_package_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_package_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["deadline", "--package", str(tmp_path)])
     assert main() == 2
     (line,) = capsys.readouterr().err.splitlines()

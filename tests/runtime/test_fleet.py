@@ -47,12 +47,12 @@ def _refused(arguments, capfd, code=2):
 
 
 def test_results_equal_a_run_on_the_whole_video(tmp_path, capfd):
-    command = make_fleet(tmp_path, ("a.mp4", "deep/b.mp4"))
+    command = [*make_fleet(tmp_path, ("a.mp4", "deep/b.mp4"), frames=30, size=(64, 96))[:-1], "1"]
     imageio = pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg, which carries ffmpeg")
     # Times that lie between the overlay's ticks, also where segments begin.
     uneven = ("-vf", "settb=1/15360,setpts='N/30/TB+0.0041*mod(N,7)/TB'", "-fps_mode", "passthrough")
     uneven += ("-enc_time_base", "1:15360", "-bf", "3", "-g", "10")
-    source = ("-f", "lavfi", "-i", "testsrc2=s=224x128:r=30:d=4", "-c:v", "libx264", "-sc_threshold", "0")
+    source = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=30:d=2", "-c:v", "libx264", "-sc_threshold", "0")
     ffmpeg = [imageio.get_ffmpeg_exe(), "-v", "error", *source]
     subprocess.run([*ffmpeg, *uneven, "-video_track_timescale", "15360", tmp_path / "videos/uneven.mp4"], check=True)
     subprocess.run([*ffmpeg, "-x264-params", "open-gop=1:keyint=10", tmp_path / "videos/open.mkv"], check=True)

@@ -23,8 +23,12 @@ from fleets import (
     wait_until,
 )
 
+from runtime.fleet.job import Job, Task, Video
+from runtime.fleet.ray_crew import RayCrew
 from runtime.fleet.store import Store
+from splitmerge import __version__
 from splitmerge.cli import main
+from splitmerge.files import sha256_of
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
@@ -91,6 +95,25 @@ def test_a_worker_that_sees_other_storage_is_refused(tmp_path, cluster, capfd, m
     monkeypatch.setattr(Store, "leave_token", lambda self, token: None)
     assert main(command) == 2
     assert f"does not see {tmp_path}/out as this machine does" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_can_be_ended(tmp_path, cluster):
+    make_fleet(tmp_path, ("a.mp4",), frames=24)
+    folders = [f"{tmp_path}/{name}" for name in ("videos", "out", "package")]
+    job = Job(*folders, sha256_of(tmp_path / "package/manifest.json"), __version__, "token")
+    (tmp_path / "out/.work").mkdir(parents=True)
+    (tmp_path / "out/.work/token").touch()
+    with RayCrew(job, cluster.address, 1) as crew:
+        assert wait_until(lambda: crew.wait(1.0)).kind == "ready"
+        (worker,) = [worker for node in cluster.list_all_nodes() for worker in _workers(node)]
+        os.kill(worker, signal.SIGSTOP)
+        crew.give(0, Task("plan", Video("a.mp4", "a")))
+        crew.kill(0)
+        assert wait_until(lambda: crew.wait(1.0)).kind == "lost"
+        wait_until(lambda: not alive(worker))
+        crew.replace(0)
+        assert wait_until(lambda: crew.wait(1.0)).kind == "ready"
 
 
 def test_no_cluster(tmp_path, capfd):
