@@ -23,7 +23,7 @@ from typing import Any
 from runtime.fleet.job import Job, Plan, Task, Video
 from runtime.fleet.keyframes import Segment
 from splitmerge.errors import InputError
-from splitmerge.files import read_json, sync_folder, sync_tree, write_json
+from splitmerge.files import read_json, sync_folder, write_json
 
 __all__ = ["Store"]
 
@@ -114,13 +114,14 @@ class Store:
 
     @contextmanager
     def new_segment(self, video: Video, segment: Segment) -> Iterator[Path]:
-        """A folder for a segment's results, which takes its place as a whole if the block succeeds."""
+        """A folder for a segment's results, which takes its place as a whole if the block succeeds. What is written into
+        it is to be on the disk itself by then, as all sinks see to.
+        """
         place = self.segment(video, segment)
         temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
         try:
             yield temporary
             temporary.chmod(0o755)
-            sync_tree(temporary)
             try:
                 temporary.rename(place)
             except OSError:

@@ -256,6 +256,7 @@ def test_a_worker_that_hangs_is_ended_and_one_that_is_slow_is_not(store):
 
         def wait(self, seconds):
             nonlocal now
+            assert now < 10_000, "waited in vain"
             for task in self.at_work.values():
                 if task.kind == "segment" and task.segment == SEGMENTS[2] and len(beats) < 8:
                     now += 60.0  # of a limit of 100
