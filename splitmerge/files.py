@@ -19,9 +19,7 @@ __all__ = [
     "new_folder",
     "read_json",
     "sha256_of",
-    "sync_file",
     "sync_folder",
-    "sync_tree",
     "writable_folder",
     "write_json",
 ]
@@ -78,23 +76,6 @@ def hidden(place: Path) -> Path:
     return place.with_name(f".{place.stem}.partial{place.suffix}")
 
 
-def sync_file(path: Path) -> None:
-    """Have a file's bytes on the disk itself, so that a power cut leaves no empty file under a name that counts."""
-    fd = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs no file that it only reads
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_tree(folder: Path) -> None:
-    """Have a folder on the disk itself, with all files and folders in it."""
-    for place, _, files in os.walk(folder):
-        for name in files:
-            sync_file(Path(place, name))
-        sync_folder(Path(place))
-
-
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk itself, as far as the system can."""
     with suppress(OSError):  # Windows opens no folder
@@ -117,7 +98,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
-        sync_file(temporary)
+        _sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
@@ -140,7 +121,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        sync_tree(temporary)
+        _sync_tree(temporary)
         try:
             if path.exists():
                 path.replace(old)
@@ -177,3 +158,20 @@ def _check_kind(place: Path, name: Path, is_folder: bool) -> None:
     if not is_folder and place.exists() and not place.is_file():
         kind = "a folder" if place.is_dir() else "no regular file"
         raise InputError(f"{name} is {kind} and a file was to be written there: name another output.")
+
+
+def _sync_file(path: Path) -> None:
+    """Have a file's bytes on the disk itself, so that a power cut leaves no empty file under a name that counts."""
+    fd = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows syncs no file that it only reads
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Have a folder on the disk itself, with all files and folders in it."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            _sync_file(Path(place, name))
+        sync_folder(Path(place))

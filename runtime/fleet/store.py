@@ -114,8 +114,8 @@ class Store:
 
     @contextmanager
     def new_segment(self, video: Video, segment: Segment) -> Iterator[Path]:
-        """A folder for a segment's results, which takes its place as a whole if the block succeeds. What is written into
-        it is to be on the disk itself by then, as all sinks see to.
+        """A folder for a segment's results, which takes its place as a whole if the block succeeds. What is written
+        into it is to be on the disk itself by then, as all sinks see to.
         """
         place = self.segment(video, segment)
         temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
