@@ -32,12 +32,13 @@ from runtime.executor import Executor
 from runtime.frames import resized
 from runtime.options import add_engine_arguments, open_executor
 from runtime.ordered import in_order
-from runtime.pipeline import _at_source_size, run_pipeline
+from runtime.pipeline import run_pipeline
 from runtime.several import side_by_side
 from runtime.shards import FrameShards
 from runtime.share import Share
 from runtime.sinks import Result, Sink, mask_folder, overlay_video, record_file, video_file
 from runtime.sources import open_source
+from runtime.stages import at_source_size
 from splitmerge.errors import SplitmergeError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.options import positive_integer, positive_number
@@ -127,7 +128,7 @@ class Bench:
             for index in range(frames):
                 result = self.results[index % len(self.results)]
                 frame = replace(result.frame, index=index, time_s=index / self.fps)
-                whole = _at_source_size(replace(result, frame=frame))
+                whole = at_source_size(replace(result, frame=frame))
                 for sink in sinks:
                     sink(whole)
 

@@ -53,7 +53,7 @@ PLACES = (
     _Place(
         "frame resized to the engine's size",
         "only where it has another; the network takes one size",
-        "runtime.pipeline._resized",
+        "runtime.stages.resized",
         _if_new,
     ),
     _Place(
@@ -77,7 +77,7 @@ PLACES = (
     _Place(
         "labels resized to the source's size",
         "only where it is another than the engine's",
-        "runtime.pipeline._at_source_size",
+        "runtime.stages.at_source_size",
         _labels_if_new,
     ),
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibration.images import DEFAULT_IMAGES, data_hash, open_images
-from runtime.pipeline import _resized as resized_as_running_does
+from runtime.frames import resized as resized_as_running_does
 from runtime.sources import VideoSource
 from splitmerge.errors import InputError
 from training.data import open_dataset

@@ -269,6 +269,45 @@ def test_ctrl_c_ends_a_live_run():
     wait_for(lambda: not any(thread.name == "reader" for thread in threading.enumerate()))
 
 
+def test_a_silent_stream_that_is_waited_for_is_let_go_at_the_end():
+    """Not a live one: a pipe whose sender stopped, for longer than anybody would wait."""
+    silent, ending, results, summaries = threading.Event(), Ending(), [], []
+
+    class Pipe:
+        fps, frame_count = 25.0, None
+
+        def __init__(self):
+            self._frames = iter(range(3))
+
+        def read(self):
+            number = next(self._frames, None)
+            if number is None:
+                silent.wait(120)
+                return None
+            return numbered_frame(number), number / 25
+
+        def close(self):
+            pass
+
+    def sink(result):
+        results.append(result)
+        if len(results) == 3:
+            ending.end("SIGINT")
+
+    source = LiveSource("standard input", Pipe, Limits(stall_s=600), live=False, ends=True)
+    run = threading.Thread(
+        target=lambda: summaries.append(run_pipeline(source, Threshold(), [sink], SIZE, ending=ending))
+    )
+    run.start()
+    run.join(30)
+    ended = not run.is_alive()
+    silent.set()
+    run.join()
+    assert ended, "it waited for the sender"
+    (summary,) = summaries
+    assert (summary.frames, summary.interrupted, summary.source_lost, summary.warnings) == (3, "SIGINT", False, ())
+
+
 def test_no_attempt_is_made_where_none_is_allowed(capfd):
     with Camera(lambda: numbered_parts(range(10))) as camera:
         results = []
