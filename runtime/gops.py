@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.growing import NotContinuable
 from splitmerge.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class GopVideo:
     def copy(self, video: Path, clock: Clock) -> None:
         """Begin with the first `clock.frames` of a video that was written as this one is; whole groups of them.
 
-        Raises InputError where it has fewer.
+        Raises NotContinuable where it has fewer.
         """
         import av
         from av.error import FFmpegError
@@ -154,9 +155,9 @@ class GopVideo:
         except (FFmpegError, IndexError):
             pass  # what is missing shows below
         if self._muxed != clock.frames:
-            raise InputError(
-                f"{video} was to have {clock.frames} frames and {self._muxed} can be read: leave out --resume to begin "
-                "anew."
+            raise NotContinuable(
+                f"{self._name} was to have {clock.frames} frames and {self._muxed} can be read: leave out --resume to "
+                "begin anew."
             )
         self.clock = clock
 

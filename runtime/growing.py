@@ -1,28 +1,25 @@
 """Outputs that grow a frame at a time under a hidden name, `.NAME.partial.END`, and can be cut back and continued.
 
 What an output is at any time: `path` is where it grows and `place` where it belongs. `publish` moves it there, `reopen`
-takes it back. A killed process leaves it at `path`.
+takes it back and `give_back` undoes that. A killed process leaves it at `path`.
 """
 
 import os
-import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from splitmerge.errors import InputError
 from splitmerge.files import hidden, sync_folder, writable_folder
-from splitmerge.labels import LabelClass, palette_bgr
 
 if TYPE_CHECKING:
     from runtime.sinks import Result
 
-__all__ = ["Growing", "GrowingMasks", "GrowingRecords", "read_labels", "unwritable", "write_image"]
+__all__ = ["Growing", "GrowingRecords", "NotContinuable", "Taken", "unwritable"]
+
+
+class NotContinuable(InputError):
+    """What an earlier run left is less than it was to be, so that nothing can go on with it."""
 
 
 class Growing(Protocol):
@@ -34,10 +31,13 @@ class Growing(Protocol):
         """Begin anew, over what an earlier run left at the hidden name."""
 
     def found(self) -> int:
-        """Take back what an earlier run left, wherever it is. Gives how many frames that has."""
+        """How many frames an earlier run left, wherever they are. Nothing is moved."""
 
     def reopen(self, frames: int) -> None:
-        """Go on after the first `frames` of what was found."""
+        """Take back what was found, and go on after its first `frames`."""
+
+    def give_back(self) -> None:
+        """Undo `reopen`, also one that failed half-way: what an earlier run left lies where it lay."""
 
     def write(self, result: "Result") -> None:
         """Add a frame."""
@@ -55,27 +55,55 @@ class Growing(Protocol):
         """Leave nothing at the hidden name."""
 
 
+class Taken:
+    """Something at `place` or at the hidden `path`, that is taken from the one to the other and given back."""
+
+    def __init__(self, place: Path, path: Path) -> None:
+        self._place, self._path, self._taken = place, path, False
+
+    @property
+    def where(self) -> Path:
+        """Where it is now: a killed run's is at the hidden name and newer than what is at the place."""
+        return self._path if self._path.exists() else self._place
+
+    def take(self) -> None:
+        """Have it at the hidden name."""
+        if not self._path.exists() and self._place.exists():
+            self._taken = True
+            self._place.replace(self._path)
+
+    def give_back(self) -> None:
+        """Have it where it was before `take`."""
+        if self._taken and self._path.exists():
+            self._path.replace(self._place)
+        self._taken = False
+
+
 class GrowingRecords:
     """A file of one line a frame. `line` makes it, without its end."""
 
     def __init__(self, place: Path, line: Callable[["Result"], str]) -> None:
         self.place, self.path, self._line = place, hidden(place), line
         self._fd: int | None = None
+        self._earlier = Taken(place, self.path)
 
     def begin(self) -> None:
         self._open(os.O_TRUNC)
 
     def found(self) -> int:
-        if not self.path.exists() and self.place.exists():
-            self.place.replace(self.path)
-        if not self.path.exists():
+        if not self._earlier.where.exists():
             return 0
-        with self.path.open("rb") as file:
+        with self._earlier.where.open("rb") as file:
             return sum(line.endswith(b"\n") for line in file)
 
     def reopen(self, frames: int) -> None:
+        self._earlier.take()
         self._open(0)
         self._cut(frames)
+
+    def give_back(self) -> None:
+        self._let_go()
+        self._earlier.give_back()
 
     def write(self, result: "Result") -> None:
         self._write((self._line(result) + "\n").encode())
@@ -89,18 +117,21 @@ class GrowingRecords:
             return 0
         frames = self._cut(frames)
         self.sync()
-        fd, self._fd = self._fd, None
-        os.close(fd)
+        self._let_go()
         return frames
 
     def publish(self) -> None:
         self.path.replace(self.place)
+        sync_folder(self.place.parent)
 
     def discard(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._let_go()
         self.path.unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
     def _open(self, how: int) -> None:
         writable_folder(self.place.parent)
@@ -132,120 +163,6 @@ class GrowingRecords:
         return found
 
 
-class GrowingMasks:
-    """A folder of `000000.png`, ...: gray class ids, or colours where `classes` are given."""
-
-    def __init__(self, place: Path, classes: tuple[LabelClass, ...] | None = None) -> None:
-        if place.is_dir():
-            _check_replaceable(place)
-        self.place = place.resolve()  # of a link, the folder itself is replaced
-        self.path = hidden(self.place)
-        self._table = None if classes is None else np.ascontiguousarray(palette_bgr(classes).reshape(256, 1, 3))
-        self._unsynced: list[Path] = []
-
-    def begin(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._make()
-
-    def found(self) -> int:
-        if not self.path.exists() and self.place.exists():
-            self.place.replace(self.path)
-        return len(list(self.path.iterdir())) if self.path.exists() else 0
-
-    def reopen(self, frames: int) -> None:
-        self._make()
-        self._cut(frames)
-
-    def read(self, index: int) -> NDArray[np.uint8] | None:
-        """What was written of the frame with this number."""
-        return read_labels(self.path / f"{index:06d}.png")
-
-    def write(self, result: "Result") -> None:
-        self.write_labels(result.frame.index, result.labels)
-
-    def write_labels(self, index: int, labels: NDArray[np.uint8]) -> None:
-        """Add the labels uint8 [H,W] of the frame with this number."""
-        image = labels if self._table is None else np.asarray(cv2.applyColorMap(labels, self._table), np.uint8)
-        path = self.path / f"{index:06d}.png"
-        write_image(path, image)
-        self._unsynced.append(path)
-
-    def sync(self) -> None:
-        for path in self._unsynced:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        self._unsynced.clear()
-        sync_folder(self.path)
-
-    def close(self, frames: int) -> int:
-        frames = self._cut(frames)
-        self.sync()
-        return frames
-
-    def publish(self) -> None:
-        old = self.path.with_suffix(".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.place.exists():
-            self.place.replace(old)
-        try:
-            self.path.replace(self.place)
-        except BaseException:
-            if old.exists():
-                old.replace(self.place)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-
-    def discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _make(self) -> None:
-        writable_folder(self.place.parent)
-        try:
-            self.path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.place, error) from None
-
-    def _cut(self, frames: int) -> int:
-        paths = sorted(self.path.iterdir(), key=lambda path: (len(path.name), path.name))
-        for path in paths[frames:]:
-            path.unlink()
-        self._unsynced = [path for path in self._unsynced if path.exists()]
-        return min(frames, len(paths))
-
-
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image file; its ending chooses the format. Raises InputError where that fails."""
-    try:
-        done, data = cv2.imencode(path.suffix, image)
-    except cv2.error:
-        done = False
-    if not done:
-        raise InputError(f"{path} cannot be encoded as an image: end its name in .png or .jpg.")
-    try:
-        path.write_bytes(data.tobytes())  # rather than imwrite, which on Windows takes ASCII names only
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
 def unwritable(path: Path, error: OSError) -> InputError:
     """The sentence for an output that the disk does not take."""
     return InputError(f"{path} cannot be written ({error.strerror or error}): make room on its disk.")
-
-
-def read_labels(path: Path) -> NDArray[np.uint8] | None:
-    """A label map uint8 [H,W] that was written as an image; None where it is missing or cut off."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError:
-        return None
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    return None if image is None else np.asarray(image, np.uint8)
-
-
-def _check_replaceable(folder: Path) -> None:
-    for path in folder.iterdir():
-        if not re.fullmatch(r"\d{6,}\.png", path.name):
-            raise InputError(
-                f"{folder} holds {path.name}, which is no label map, and the whole folder would be replaced: "
-                "name a new folder."
-            )

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from runtime.drawing import Overlay, legend
 from runtime.gops import Clock, GopVideo
+from runtime.growing import NotContinuable
 from runtime.video_writer import OpenCVVideo, check_ending, encoder_for, open_video
 from splitmerge.errors import InputError
-from splitmerge.files import hidden
+from splitmerge.files import hidden, sync_folder
 from splitmerge.labels import LabelClass, palette_bgr
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class GrowingOverlay:
         self._earlier = place.with_name(f".{place.stem}.earlier{place.suffix}")
         self._picture, self._fps, self._kept = picture, fps, 0
         self._video: GopVideo | OpenCVVideo | None = None
+        self._taken_from: Path | None = None
 
     @property
     def clock(self) -> Clock:
@@ -88,22 +90,32 @@ class GrowingOverlay:
         if not self._earlier.exists():
             old = self.path if self.path.exists() else self.place
             if not old.exists():
-                raise InputError(f"{self.place} of the interrupted run is gone: leave out --resume to begin anew.")
+                raise NotContinuable(f"{self.place} of the interrupted run is gone: leave out --resume to begin anew.")
+            self._taken_from = old
             old.replace(self._earlier)
         self._video = open_video(self.path, self.place, self._picture.canvas_size, self._fps)
         assert isinstance(self._video, GopVideo)
         self._video.copy(self._earlier, clock)
         self._kept = clock.frames
 
+    def give_back(self) -> None:
+        """Undo `reopen`, also one that failed half-way: what an earlier run left lies where it lay."""
+        if self._video is not None or self._taken_from is not None:
+            self._drop()
+            self.path.unlink(missing_ok=True)
+        if self._taken_from is not None and self._earlier.exists():
+            self._earlier.replace(self._taken_from)
+        self._taken_from = None
+
     def write(self, result: "Result") -> None:
         """Add a frame."""
         self.draw(result.frame, result.labels)
+        self._forget_earlier()
 
     def draw(self, frame: "SourceFrame", labels: NDArray[np.uint8]) -> None:
-        """Add a frame with its labels uint8 [H,W]."""
+        """Add a frame with its labels uint8 [H,W]. What an earlier run left stays, to be given back."""
         assert self._video is not None
         self._video.write(self._picture.of(frame, labels), frame.time_s)
-        self._forget_earlier()
 
     def sync(self) -> None:
         """Have what was written on the disk itself."""
@@ -129,14 +141,19 @@ class GrowingOverlay:
     def publish(self) -> None:
         """Take the place of what is at `place`."""
         self.path.replace(self.place)
+        sync_folder(self.place.parent)
         self._earlier.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Leave nothing."""
-        if self._video is not None:
-            self._video.drop()
+        self._drop()
         self.path.unlink(missing_ok=True)
         self._earlier.unlink(missing_ok=True)
+
+    def _drop(self) -> None:
+        video, self._video, self._kept = self._video, None, 0
+        if video is not None:
+            video.drop()
 
     def _forget_earlier(self) -> None:
         if self._kept and self._video and self._video.safe >= self._kept:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.growing import read_labels, write_image
+from runtime.growing_masks import read_labels, write_image
+from splitmerge.files import sync_folder
 
 __all__ = ["KeptLabels"]
 
@@ -39,6 +40,8 @@ class KeptLabels:
         for path in self._unsynced:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+        if self._unsynced:
+            sync_folder(self._folder)
         self._unsynced.clear()
 
     def forget(self, before: int) -> None:

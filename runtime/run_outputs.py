@@ -10,15 +10,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
-from runtime.gops import Clock, group_length
-from runtime.growing import Growing, GrowingMasks
-from runtime.growing_overlay import GrowingOverlay, OverlayPicture
-from runtime.kept_labels import KeptLabels
+from runtime.growing import NotContinuable
+from runtime.overlay_groups import OverlayGroups
+from runtime.resuming import reopened
+from runtime.run_files import RunFiles
 from runtime.run_state import Mark, RunState, source_facts
-from runtime.sinks import Result, Sink, growing_records
+from runtime.sinks import Result, Sink
 from runtime.sources import ImageSource, Source, VideoSource
 from runtime.wanted import Wanted
 from splitmerge.errors import InputError
@@ -49,15 +48,14 @@ class RunOutputs:
         resume: bool = False,
     ) -> None:
         self._wanted, self._source, self._resume = wanted, source, resume
-        self._overlay: GrowingOverlay | None = None
-        self._files = self._growing(classes)
-        self._obstacle = self._what_forbids_resuming()
-        if resume and self._obstacle:
-            raise InputError(f"--resume cannot be: {self._obstacle}.")
+        self._files = RunFiles(wanted, source, classes)
+        if resume and self._files.obstacle:
+            raise InputError(f"--resume cannot be: {self._files.obstacle}.")
         self._facts = {"source": source_facts(source), **facts, **wanted.facts}
-        self._group, self._groups = group_length(source.fps), dict[int, Mark]()
+        self._groups = OverlayGroups(self._files.overlay, source.fps)
         self._mark = self._last = self._earlier = Mark()
-        self._complete, self._committed_at = False, time.monotonic()
+        self._complete = self._incomplete = False
+        self._committed_at = time.monotonic()
         self._shift_s: float | None = None
         self.before, self.kept, self.resumable = 0, 0, False
         self._state = RunState(list(wanted.places.values())) if wanted.places else None
@@ -71,6 +69,11 @@ class RunOutputs:
     def already_finished(self) -> bool:
         """Whether a run that was to be resumed had come to its end. (A live source has none.)"""
         return self._resume and self._state is not None and self._state.finished and not self._source.live
+
+    @property
+    def was_incomplete(self) -> bool:
+        """Whether the source of a run that `already_finished` had fewer frames than it was to have."""
+        return self._state is not None and self._state.incomplete
 
     @property
     def note(self) -> str | None:
@@ -100,43 +103,16 @@ class RunOutputs:
         finally:
             self.close()
 
-    def complete(self) -> None:
-        """The source has come to its end: after the block nothing is left to be done."""
-        self._complete = True
+    def complete(self, incomplete: bool = False) -> None:
+        """The source has come to its end: after the block nothing is left to be done. `incomplete`: it had fewer
+        frames than it was to have.
+        """
+        self._complete, self._incomplete = True, incomplete
 
     def close(self) -> None:
         """Let other runs have these outputs."""
         if self._state is not None:
             self._state.close()
-
-    def _growing(self, classes: tuple[LabelClass, ...]) -> list[Growing]:
-        wanted, files = self._wanted, list[Growing]()
-        masks = GrowingMasks(wanted.masks) if wanted.masks else None
-        self._labels: GrowingMasks | KeptLabels | None = masks
-        if masks:
-            files.append(masks)
-        if wanted.colour_masks:
-            files.append(GrowingMasks(wanted.colour_masks, classes))
-        if wanted.records:
-            files.append(growing_records(wanted.records, classes))
-        if wanted.overlay:
-            picture = OverlayPicture(self._source.size, classes, wanted.alpha, wanted.legend)
-            self._overlay = GrowingOverlay(wanted.overlay, picture, self._source.fps)
-            self._labels = self._labels or KeptLabels(wanted.overlay)
-        return files
-
-    def _what_forbids_resuming(self) -> str | None:
-        name = self._source.name
-        if self._overlay is not None and not self._overlay.resumable:
-            return (
-                f"{self._overlay.place} is a video by OpenCV, which cannot go on with one; name an .mp4 and install "
-                "PyAV (pip install av)"
-            )
-        if self._source.live and self._source.paths:
-            return f"{name} is played live and waits for nobody; leave out --live or --resume"
-        if not self._source.live and not isinstance(self._source, VideoSource | ImageSource):
-            return f"{name} cannot be read from its beginning again; leave it out"
-        return None
 
     def _check_facts(self) -> None:
         if self._resume and self._state and self._state.found and (refusal := self._state.refusal(self._facts)):
@@ -150,11 +126,8 @@ class RunOutputs:
         if self._state is not None:
             self._state.remove()
         try:
-            for output in self._outputs:
-                output.begin()
-            if isinstance(self._labels, KeptLabels):
-                self._labels.begin()
-            if self._state is not None and not self._obstacle:
+            self._files.begin()
+            if self._state is not None and not self._files.obstacle:
                 self._commit(Mark())
                 self._state.write_pointers()
         except BaseException:
@@ -162,54 +135,26 @@ class RunOutputs:
             raise
 
     def _go_on(self, mark: Mark) -> None:
-        frames = min((output.found() for output in self._files), default=mark.frames)
-        frames = min(frames, mark.frames)
-        if frames < (mark.frames if self._source.live else mark.overlay_frames):
-            raise InputError(
-                f"{next(iter(self._wanted.places.values()))} was to have {mark.frames} frames of an interrupted run "
-                f"and {frames} are there in all outputs: leave out --resume to begin anew."
-            )
-        if self._overlay is not None:
-            frames = self._drawn_again(self._overlay, mark, frames)
-        for output in self._files:
-            output.reopen(frames)
+        try:
+            frames = reopened(self._files, self._source, mark, self._groups)
+        except NotContinuable:
+            raise
+        except BaseException:
+            self.kept, self.resumable = mark.frames, True
+            raise
         self._mark, self._earlier = mark, mark
         self._last = replace(mark, frames=frames)
         self.before = 0 if self._source.live else frames
         if isinstance(self._source, VideoSource | ImageSource):
             self._source.skip(frames)
 
-    def _drawn_again(self, overlay: GrowingOverlay, mark: Mark, frames: int) -> int:
-        """Open the overlay and draw the frames that it lacks, up to so many. Gives how many it has then."""
-        done = mark.overlay_frames
-        overlay.reopen(Clock(self._source.fps, done, mark.first_s, mark.last_tick))
-        self._groups[done] = mark
-        if isinstance(self._source, VideoSource | ImageSource) and frames > done and self._labels is not None:
-            again = self._source.again()
-            again.skip(done)
-            for frame in islice(again, frames - done):
-                labels = self._labels.read(frame.index)
-                if labels is None:
-                    break
-                overlay.draw(frame, labels)
-                done += 1
-                self._note_group(Mark(done, frame.index + 1, frame.time_s))
-            again.close()
-        return done
-
     def _write(self, result: Result) -> None:
         result = self._continued(result)
-        frame = result.frame
-        for output in self._files:
-            output.write(result)
-        if isinstance(self._labels, KeptLabels) and not self._source.live and not self._obstacle:
-            self._labels.write(frame.index, result.labels)
-        if self._overlay is not None:  # last, because it cannot take a frame back that another output has not
-            self._overlay.write(result)
-        self._last = Mark(self._last.frames + 1, frame.index + 1, frame.time_s)
-        self._note_group(self._last)
+        self._files.write(result)
+        self._last = Mark(self._last.frames + 1, result.frame.index + 1, result.frame.time_s)
+        self._groups.note(self._last)
         if time.monotonic() - self._committed_at >= COMMIT_S:
-            self._commit(self._sure(self._overlay.safe if self._overlay else 0))
+            self._commit(self._sure(self._files.overlay.safe if self._files.overlay else 0))
             self._committed_at = time.monotonic()
 
     def _continued(self, result: Result) -> Result:
@@ -222,72 +167,43 @@ class RunOutputs:
         index = result.frame.index + self._earlier.next_index
         return replace(result, frame=replace(result.frame, index=index, time_s=round(time_s, 6)))
 
-    def _note_group(self, mark: Mark) -> None:
-        """Where the overlay's next group begins, remember its clock."""
-        if self._overlay is not None and mark.frames % self._group == 0:
-            clock = self._overlay.clock
-            self._groups[mark.frames] = replace(
-                mark, overlay_frames=mark.frames, first_s=clock.first_s, last_tick=clock.last
-            )
-
     def _sure(self, overlay_frames: int) -> Mark:
-        """How far the run is for sure when the overlay's file has so many frames."""
-        if self._overlay is None:
-            return self._last
-        group = self._groups.get(overlay_frames // self._group * self._group, Mark())
-        if self._source.live:  # its frames cannot be had again to be drawn
-            return group
-        return replace(
-            self._last, overlay_frames=group.overlay_frames, first_s=group.first_s, last_tick=group.last_tick
-        )
+        """How far the run is for sure; a live source's frames cannot be had again to be drawn."""
+        return self._groups.sure(self._last, overlay_frames, again=not self._source.live)
 
     def _commit(self, mark: Mark, finished: bool = False) -> None:
-        """Have the frames up to `mark` on the disk, and then the state that says so."""
-        if self._state is None or self._obstacle:
-            return
-        for output in (*self._outputs, self._labels):
-            if output is not None:
-                output.sync()
-        self._state.write(self._facts, mark, finished)
+        """Have the frames up to `mark` on the disk, and then the state that says so where there is to be one."""
+        self._files.sync()
+        if self._state is not None and not self._files.obstacle:
+            self._state.write(self._facts, mark, finished, incomplete=finished and self._incomplete)
         self._mark = mark
-        self._groups = {frames: group for frames, group in self._groups.items() if frames >= mark.overlay_frames}
-        if isinstance(self._labels, KeptLabels):
-            self._labels.forget(mark.overlay_frames)
-
-    @property
-    def _outputs(self) -> "list[Growing | GrowingOverlay]":
-        return [*self._files, *([self._overlay] if self._overlay else [])]
+        self._groups.forget(mark.overlay_frames)
+        self._files.forget_labels(mark.overlay_frames)
 
     def _end(self) -> None:
-        done = frames = self._last.frames
-        if self._overlay is not None and done:
-            frames = self._overlay.close(done)
-        if not frames and not (self._files and done):
-            self._leave_nothing()
+        done = self._last.frames
+        frames = self._files.close_overlay(done)
+        if not frames:
+            self._files.lose_overlay()
+        if frames or (done and self._files.files):
+            self._keep(frames or done)
         else:
-            self._keep(frames or done, overlay_lost=frames == 0)
+            self._leave_nothing()
         if frames < done:
             place = self._wanted.overlay
             raise InputError(f"{place} cannot be written to its end: make room on its disk.")
 
-    def _keep(self, frames: int, overlay_lost: bool) -> None:
+    def _keep(self, frames: int) -> None:
         """All outputs take their places with so many frames."""
-        if overlay_lost and self._overlay is not None:
-            self._overlay.discard()
-            self._overlay = None
-            self._obstacle = "the overlay is lost"
-        for file in self._files:
-            file.close(frames)
-        for output in self._outputs:
-            output.publish()
+        self._files.publish(frames)
         self.kept = frames
         finished = self._complete and frames == self._last.frames
-        if finished and isinstance(self._labels, KeptLabels):
-            self._labels.discard()
-        mark = self._sure(frames) if frames == self._last.frames else self._groups.get(frames, self._mark)
+        if finished or self._files.obstacle:
+            self._files.forget_labels()
+        mark = self._sure(frames) if frames == self._last.frames else self._groups.at(frames) or self._mark
         if self._state is None:
             return
-        if self._obstacle or not (mark.frames or finished):
+        if self._files.obstacle or not (mark.frames or finished):
             self._state.remove()
             return
         self._commit(mark, finished)
@@ -296,9 +212,6 @@ class RunOutputs:
             self._state.remove_pointers()
 
     def _leave_nothing(self) -> None:
-        for output in self._outputs:
-            output.discard()
-        if isinstance(self._labels, KeptLabels):
-            self._labels.discard()
+        self._files.discard()
         if self._state is not None:
             self._state.remove()

@@ -1,8 +1,9 @@
 """What a run leaves beside its outputs, so that `--resume` can go on: how far it came, and what it was a run of.
 
-    .NAME.run.json   beside the first output: {"run": what it was of, "mark": how far, "finished": whether to its end}
+    .NAME.run.json   beside the first output: {"run": what it was of, "mark": how far, "finished": whether to its end,
+                      "incomplete": whether its source had fewer frames than it was to have}
     .NAME.run.json   beside each other output while the run is unfinished: {"state": where the one above is}
-    .NAME.run.lock   while the run goes on, so that no two write the same outputs
+    .NAME.run.lock   beside each while the run goes on (runtime.output_locks)
 
 The state is written, and is on the disk itself, after the outputs' frames that it counts. So whatever ended a run, the
 outputs have at least the frames that it says.
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.growing import unwritable
+from runtime.output_locks import OutputLocks
 from runtime.sources import ImageSource, Source
-from splitmerge.errors import InputError
-from splitmerge.files import hidden, sync_folder, writable_folder
+from splitmerge.files import hidden, sync_folder
 
 __all__ = ["Mark", "RunState", "fingerprint", "source_facts"]
 
@@ -48,14 +49,13 @@ Facts = dict[str, Any]
 class RunState:
     """The state of a run with outputs at `places`; `found` is what an earlier one left there, None where nothing is.
 
-    Raises InputError where another run is at work at the first of them.
+    Raises InputError where another run is at work at one of them.
     """
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = [place.resolve() for place in places]
         self.path = _state_path(self._places[0])
-        self._lock: int | None = None
-        self._take_lock()
+        self._locks = OutputLocks(self._places)
         self.found = self._find()
 
     def refusal(self, facts: Mapping[str, Any]) -> str | None:
@@ -85,9 +85,15 @@ class RunState:
         """Whether it did, and its outputs are still there."""
         return self.ended and all(place.exists() for place in self._places)
 
-    def write(self, facts: Mapping[str, Any], mark: Mark, finished: bool = False) -> None:
+    @property
+    def incomplete(self) -> bool:
+        """Whether its source had fewer frames than it was to have."""
+        return bool(self.found and self.found.get("incomplete"))
+
+    def write(self, facts: Mapping[str, Any], mark: Mark, finished: bool = False, incomplete: bool = False) -> None:
         """Say how far the run is. What it counts must be on the disk already."""
-        _write(self.path, {"run": dict(facts), "mark": asdict(mark), "finished": finished})
+        ends = {"finished": finished, "incomplete": incomplete}
+        _write(self.path, {"run": dict(facts), "mark": asdict(mark), **ends})
 
     def write_pointers(self) -> None:
         """Let the other outputs say where the state is."""
@@ -107,27 +113,7 @@ class RunState:
 
     def close(self) -> None:
         """Let others run here."""
-        if self._lock is not None:
-            self._lock_path.unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
-
-    @property
-    def _lock_path(self) -> Path:
-        return self.path.with_suffix(".lock")
-
-    def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows, where a file that is being written cannot be replaced anyway
-            return
-        writable_folder(self.path.parent)
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
-        except OSError:
-            os.close(self._lock)
-            raise InputError(f"Another run is writing {self._places[0]}: wait for it, or name other outputs.") from None
+        self._locks.close()
 
     def _find(self) -> Facts | None:
         for place in self._places:

@@ -24,7 +24,8 @@ T = TypeVar("T")
 class Outcome:
     """How one source ended: `source` is its name for people (without credentials), `name` that in outputs.
 
-    One that was `already_done` by an earlier run has no summary.
+    One that was `already_done` by an earlier run has no summary; `incomplete` where it had fewer frames than it was
+    to have.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Outcome:
     summary: Summary | None = None
     error: str | None = None
     already_done: bool = False
+    incomplete: bool = False
 
     @classmethod
     def of(cls, name: str, source: str, result: Summary | SplitmergeError) -> "Outcome":
@@ -44,8 +46,8 @@ class Outcome:
     def failed(self) -> bool:
         """Whether not all was done that was to be."""
         if self.summary is None:
-            return not self.already_done
-        return bool(self.summary.missing_frames) or self.summary.source_lost
+            return self.incomplete or not self.already_done
+        return self.summary.incomplete
 
     @property
     def facts(self) -> dict[str, object]:
@@ -89,42 +91,50 @@ def side_by_side(
     ended: Callable[[str, T | SplitmergeError], None],
     stop: Callable[[str], object] | None = None,
 ) -> None:
-    """Do all of the work at the same time, each in a thread of its name. In the calling thread, `ended` is told of each
-    that ends and of its result, or why it failed, which does not concern the others.
+    """Do all of the work at the same time, each in a thread of its name. There, `ended` is told of each that ends and
+    of its result, or why it failed, which does not concern the others; of one at a time.
 
     Ctrl-C and SIGTERM end all: `stop` is called with the signal's name and must make the rest end soon, and `ended` is
     told of them, too. So does any error that is no SplitmergeError; it is raised when they have. Without a `stop`, they
-    are left behind.
+    are left behind, and `ended` is told no more.
     """
-    done: queue.SimpleQueue[tuple[str, T | BaseException]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    telling, left_behind = threading.Lock(), threading.Event()
+
+    def tell(name: str, result: T | SplitmergeError) -> None:
+        with telling:  # not in the calling thread, where a signal could come between the end and the telling
+            if not left_behind.is_set():
+                ended(name, result)
 
     def target(name: str) -> None:
         try:
-            done.put((name, work[name]()))
+            try:
+                result: T | SplitmergeError = work[name]()
+            except SplitmergeError as error:
+                result = error
+            tell(name, result)
+            done.put(None)
         except BaseException as error:
-            done.put((name, error))
+            done.put(error)
 
     threads = [threading.Thread(target=target, args=(name,), name=name, daemon=True) for name in work]
     try:
         for thread in threads:
             thread.start()
         for _ in threads:
-            name, result = done.get()
-            if isinstance(result, BaseException) and not isinstance(result, SplitmergeError):
-                raise result
-            ended(name, result)
+            if (failure := done.get()) is not None:
+                raise failure
     except BaseException as error:
         if stop is None:
+            left_behind.set()
             raise
         stop("SIGTERM" if isinstance(error, Terminated) else "SIGINT")
         _join(threads)
         if not isinstance(error, KeyboardInterrupt | Terminated):
             raise
         while not done.empty():
-            name, result = done.get()
-            if isinstance(result, BaseException) and not isinstance(result, SplitmergeError):
-                raise result from None
-            ended(name, result)
+            if (failure := done.get()) is not None:
+                raise failure from None
     _join(threads)
 
 

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.growing import Growing, GrowingMasks, GrowingRecords, write_image
+from runtime.growing import Growing, GrowingRecords
+from runtime.growing_masks import GrowingMasks, write_image
 from runtime.growing_overlay import GrowingOverlay, OverlayPicture
 from runtime.sources import SourceFrame
 from runtime.video_writer import video_file

@@ -146,6 +146,11 @@ class Summary:
         )
 
     @property
+    def incomplete(self) -> bool:
+        """Whether the source had fewer frames than it was to have."""
+        return bool(self.missing_frames) or self.source_lost
+
+    @property
     def slowest_stage(self) -> str:
         """The stage that sets the pace."""
         paces = {"decode": self.decode_ms, "compute": self.compute_ms / self.parallel, "encode": self.encode_ms}

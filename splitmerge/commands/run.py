@@ -2,31 +2,28 @@
 
 import argparse
 import math
-import shlex
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.addresses import is_url
-from runtime.live_options import SOURCE_HELP, add_live_arguments, limits_from, live_lines
+from runtime import run_words as words
+from runtime.live_options import SOURCE_HELP, add_live_arguments, limits_from
 from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError, SplitmergeError
-from splitmerge.files import check_outputs, sha256_of, write_json
-from splitmerge.interrupts import EXIT_CODES, second_ends_at_once
+from splitmerge.files import check_outputs, sha256_of
+from splitmerge.interrupts import EXIT_CODES, Terminated, second_ends_at_once
 from splitmerge.options import positive_integer
 
 if TYPE_CHECKING:
+    from runtime.executor import Executor
     from runtime.page import LivePage
     from runtime.pipeline import Ending
     from runtime.run_outputs import RunOutputs
-    from runtime.several import Outcome
-    from runtime.share import Share
-    from runtime.sinks import Sink
+    from runtime.shards import FrameShards
     from runtime.sources import Source
     from runtime.summary import Summary
     from splitmerge.package import Package
@@ -71,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from runtime.pipeline import Ending
     from runtime.several import Outcome, open_sources, side_by_side
-    from runtime.share import Share
     from runtime.source_names import names_of
     from splitmerge.package import Package
 
@@ -80,51 +76,54 @@ def run(arguments: argparse.Namespace) -> int:
     given = dict(zip(names_of(arguments.source), arguments.source, strict=True))
     wanted = {name: _for_source(arguments, name) for name in given}
     package = Package.open(arguments.package)
-    outcomes: list[Outcome] = []
+    outcomes: dict[str, Outcome] = {}
     with second_ends_at_once(), ExitStack() as stack:
         page = _page(stack, arguments, package, list(given))
 
-        def ended(name: str, result: "Summary | SplitmergeError") -> None:
-            outcomes.append(Outcome.of(name, given[name], result))
-            _tell(outcomes[-1])
+        def ended(outcome: Outcome) -> None:
+            outcomes[outcome.name] = outcome
+            words.tell(outcome)
             if page:
-                page.end(name, outcomes[-1].failed)
+                page.end(outcome.name, outcome.failed)
 
-        sources = open_sources(given, arguments.live, limits_from(arguments), ended)
+        def ended_with(name: str, result: "Summary | SplitmergeError") -> None:
+            ended(Outcome.of(name, given[name], result))
+
+        sources = open_sources(given, arguments.live, limits_from(arguments), ended_with)
         for source in sources.values():
             stack.callback(source.close)
         _check_outputs(arguments, [wanted[name] for name in sources], sources.values())
         outputs = _outputs(stack, arguments, wanted, sources, package)
         for name in [name for name in outputs if outputs[name].already_finished]:
-            outcomes.append(Outcome(name, sources[name].name, already_done=True))
-            print(f"{sources.pop(name).name}: an earlier run did all its frames; without --resume they are done again")
-            outputs.pop(name)
-        if not sources:
-            return 0
-        executor = open_executor(package, arguments)
-        stack.enter_context(executor)
-        endings = {name: Ending() for name in sources}
-        work = {}
-        for name, source in sources.items():
-            files = stack.enter_context(ExitStack())  # a source that ends closes its own
-            sinks = [page.sinks[name]] if page else []
-            sinks.append(files.enter_context(outputs[name].open({"backend": executor.facts["backend"]})))
-            share = Share(executor, source.live)
-            work[name] = partial(_run, arguments, package, source, share, files, sinks, outputs[name], endings[name])
+            incomplete = outputs.pop(name).was_incomplete
+            ended(Outcome(name, sources.pop(name).name, already_done=True, incomplete=incomplete))
+        facts: dict[str, object] = {"model": package.manifest.model}
         began = time.perf_counter()
-        if len(given) == 1:
-            for name in work:
-                ended(name, work[name]())
-        else:
-            side_by_side(work, ended, partial(_end_all, endings.values()))
+        if sources:
+            executor = open_executor(package, arguments)
+            stack.enter_context(executor)
+            facts |= executor.facts
+            endings = {name: Ending() for name in sources}
+            work = {
+                name: partial(_run, arguments, package, source, executor, page, name, outputs[name], endings[name])
+                for name, source in sources.items()
+            }
+            began = time.perf_counter()
+            if len(given) == 1:
+                try:
+                    for name in work:
+                        ended_with(name, work[name]())
+                except (KeyboardInterrupt, Terminated) as signal:  # before its first frame
+                    return _interrupted(
+                        arguments, "SIGTERM" if isinstance(signal, Terminated) else "SIGINT", outputs.values()
+                    )
+            else:
+                side_by_side(work, ended_with, partial(_end_all, endings.values()))
         seconds = time.perf_counter() - began
-    facts = {"model": package.manifest.model, **executor.facts}
-    code = _finish(arguments, sorted(outcomes, key=lambda outcome: list(given).index(outcome.name)), seconds, facts)
-    signals = [outcome.summary.interrupted for outcome in outcomes if outcome.summary and outcome.summary.interrupted]
-    if not signals:
-        return code
-    print(f"splitmerge: {signals[0]}: {_kept(arguments, outputs.values())}", file=sys.stderr)
-    return EXIT_CODES[signals[0]]
+    in_order = [outcomes[name] for name in given if name in outcomes]
+    code = words.finish(arguments.json, in_order, seconds, facts)
+    signals = [each.summary.interrupted for each in in_order if each.summary and each.summary.interrupted]
+    return _interrupted(arguments, signals[0], outputs.values()) if signals else code
 
 
 def _for_source(arguments: argparse.Namespace, name: str) -> argparse.Namespace:
@@ -176,6 +175,7 @@ def _outputs(
         "package": {"name": str(package.folder), "sha256": sha256_of(manifest)},
         "--precision": arguments.precision,
         "--density": arguments.density,
+        "--chunk": None if arguments.density == "1" else arguments.chunk,  # which pixels are computed is by chunks
         "--deadline-ms": arguments.deadline_ms,
         "--frames": arguments.frames,
     }
@@ -195,87 +195,38 @@ def _run(
     arguments: argparse.Namespace,
     package: "Package",
     source: "Source",
-    share: "Share",
-    files: ExitStack,
-    sinks: "list[Sink]",
+    executor: "Executor | FrameShards",
+    page: "LivePage | None",
+    name: str,
     outputs: "RunOutputs",
     ending: "Ending",
 ) -> "Summary":
-    """One source from its first frame to its last. Leaving `files` makes its outputs appear with what they have."""
+    """One source from its first frame to its last. When it ends its outputs appear with what they have."""
     from runtime.pipeline import run_pipeline
+    from runtime.share import Share
 
+    sinks = [page.sinks[name]] if page else []
     alone, size = len(arguments.source) == 1, package.manifest.input.size
     limit, deadline_ms = arguments.frames, arguments.deadline_ms
+    share = Share(executor, source.live)
     try:
-        with files:
+        with outputs.open({"backend": executor.facts["backend"]}) as sink:
+            sinks.append(sink)
             summary = run_pipeline(source, share, sinks, size, limit, alone, deadline_ms, outputs.before, ending)
             if not summary.interrupted:
-                outputs.complete()
+                outputs.complete(summary.incomplete)
     except SplitmergeError as error:
         if outputs.kept:
-            raise type(error)(f"{str(error).rstrip('.')}; {_kept(arguments, [outputs])}") from error
+            raise type(error)(f"{str(error).rstrip('.')}; {words.kept(arguments, [outputs])}") from error
         raise
     return summary
+
+
+def _interrupted(arguments: argparse.Namespace, signal: str, outputs: "Iterable[RunOutputs]") -> int:
+    print(f"splitmerge: {signal}: {words.kept(arguments, outputs)}", file=sys.stderr)
+    return EXIT_CODES[signal]
 
 
 def _end_all(endings: "Iterable[Ending]", signal: str) -> None:
     for ending in endings:
         ending.end(signal)
-
-
-def _kept(arguments: argparse.Namespace, outputs: "Iterable[RunOutputs]") -> str:
-    """How many frames are done, and what goes on after them."""
-    outputs = list(outputs)
-    done = sum(each.kept for each in outputs)
-    words = f"{done} frames are done and kept" if done else "no output has a frame"
-    if not any(each.resumable for each in outputs):
-        return f"{words}."
-    if any(is_url(source) for source in arguments.source):  # which may hold a password
-        return f"{words}; the same command with --resume goes on."
-    given = arguments.words if arguments.resume else [*arguments.words, "--resume"]
-    return f"{words}; go on with: splitmerge {shlex.join(given)}"
-
-
-def _tell(outcome: "Outcome") -> None:
-    """What there is to say of a source that has ended."""
-    if outcome.error:
-        named = "" if outcome.source in outcome.error else f"{outcome.source}: "
-        print(f"splitmerge: {named}{outcome.error}", file=sys.stderr)
-    if outcome.summary:
-        for warning in outcome.summary.warnings:
-            print(f"splitmerge: {warning}", file=sys.stderr)
-        print(_text(outcome.summary), flush=True)
-
-
-def _finish(arguments: argparse.Namespace, outcomes: "list[Outcome]", seconds: float, facts: dict[str, object]) -> int:
-    """Write what --json asks for, sum up several sources, and give the exit code."""
-    from runtime.several import totals
-
-    failed = [outcome for outcome in outcomes if outcome.failed]
-    if len(outcomes) == 1:
-        facts |= asdict(outcomes[0].summary) if outcomes[0].summary else {}
-    else:
-        sums = totals(outcomes, seconds)
-        facts |= {"totals": sums, "sources": [outcome.facts for outcome in outcomes]}
-        named = f"; failed or not complete: {', '.join(outcome.name for outcome in failed)}" if failed else ""
-        print(f"{len(outcomes)} sources: {sums['frames']} frames in {seconds:.1f} s, {sums['fps']:.2f} a second{named}")
-    if arguments.json:
-        write_json(arguments.json, facts)
-    return InputError.exit_code if failed else 0
-
-
-def _text(summary: "Summary") -> str:
-    stages = ", ".join(f"{stage} {getattr(summary, f'{stage}_ms'):.1f} ms" for stage in ("decode", "compute", "encode"))
-    lines = [
-        f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.2f} frames per second",
-        *([f"after {summary.frames_before} frames of an earlier run"] if summary.frames_before else []),
-        f"per frame, at the same time: {stages} ({summary.slowest_stage} sets the pace)",
-        *live_lines(summary),
-    ]
-    if summary.resized:
-        height, width = summary.source_size
-        lines.append(
-            f"resized: frames of {height}x{width} went into the network at {summary.engine_size[0]}x"
-            f"{summary.engine_size[1]}, and the labels were resized back by nearest neighbour"
-        )
-    return "\n".join(lines)

@@ -189,7 +189,7 @@ def test_a_video_with_too_few_frames_is_no_beginning(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for name, frames in [("short.mp4", 15), ("text.mp4", 0)]:
         video = _video(tmp_path / "out.mp4")
-        with pytest.raises(InputError, match=rf"{name} was to have 20 frames and {frames} can be read"):
+        with pytest.raises(InputError, match=rf"out.mp4 was to have 20 frames and {frames} can be read"):
             video.copy(tmp_path / name, replace(video.clock, frames=20))
         video.drop()
 

@@ -206,6 +206,15 @@ def test_what_another_run_was_is_refused_in_one_sentence(runs, tmp_path):
     assert runs.run(*outputs, "--resume") == 0, "the same content under another name is the same source"
 
 
+def test_the_chunk_counts_where_not_every_pixel_is_computed(runs):
+    """With a density below 1 the chunks decide which split batches are computed; otherwise they change no label."""
+    for density, chunk, code in (("1/4", "2", 2), ("1", "2", 0)):
+        outputs = [*runs.outputs(f"out{chunk}{code}"), "--density", density, "--chunk"]
+        assert runs.run(*outputs, chunk, fail_at=13) == 130
+        assert runs.run(*outputs, "1", "--resume") == code
+        assert ("another --chunk (2, and now 1)" in runs.said.err) == (code == 2)
+
+
 def test_nothing_to_resume_begins_from_the_start_and_the_end_is_said(runs, tmp_path):
     outputs = runs.outputs("out")
     assert runs.run(*outputs, "--resume") == 0
@@ -235,11 +244,11 @@ def test_what_was_tampered_with_is_no_beginning(runs, tmp_path):
     assert runs.run(*outputs, fail_at=33) == 130
     (out / "frames.jsonl").write_text((out / "frames.jsonl").read_text()[:50])
     assert runs.run(*outputs, "--resume") == 2
-    assert "was to have 33 frames of an interrupted run and 0 are there in all outputs" in runs.said.err
+    assert f"{out}/frames.jsonl has the first 0 of the 33 frames that an interrupted run left" in runs.said.err
     assert runs.run(*outputs, fail_at=33) == 130
     (out / "o.mp4").write_bytes(b"")
     assert runs.run(*outputs, "--resume") == 2
-    assert "was to have 30 frames and 0 can be read" in runs.said.err
+    assert f"{out}/o.mp4 was to have 30 frames and 0 can be read" in runs.said.err
 
 
 @pytest.mark.parametrize("overlay", [False, True])
@@ -266,19 +275,6 @@ def test_what_cannot_be_resumed_says_why(runs, tmp_path):
     assert runs.run("--masks", tmp_path / "m", "--live", "--resume") == 2
     assert "in.mp4 is played live and waits for nobody" in runs.said.err
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
-
-
-def test_two_runs_do_not_write_the_same_outputs(runs, tmp_path):
-    fcntl = pytest.importorskip("fcntl", reason="this kind of lock is POSIX")
-    (tmp_path / "out").mkdir()
-    with (tmp_path / "out/.o.mp4.run.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert runs.run(*runs.outputs("out")) == 2
-        assert (
-            runs.said.err
-            == f"splitmerge: Another run is writing {tmp_path}/out/o.mp4: wait for it, or name other outputs.\n"
-        )
-    assert runs.run(*runs.outputs("out")) == 0
 
 
 def test_a_camera_is_appended_to(tmp_path, monkeypatch, capfd):

@@ -198,6 +198,42 @@ def test_none_can_be_used(tmp_path, package, engine, capfd):
     assert not (tmp_path / "o").exists()
 
 
+def test_a_failure_is_one_whatever_an_earlier_run_did(tmp_path, package, engine, capfd):
+    """One source was done by an earlier run, another is not there: before, that ended with 0 and no summary."""
+    out, sources = tmp_path / "out", [str(write_clip(tmp_path / "a.mp4", 5)), f"{tmp_path}/nothere.mp4"]
+    arguments = ["run", *sources, "--package", package, *_outputs(out), "--resume"]
+    assert main(arguments) == 2
+    for _ in range(2):
+        engine.sizes.clear()
+        (out / "run.json").unlink()
+        assert main(arguments) == 2
+        summary = json.loads((out / "run.json").read_text())
+        assert [(each["name"], each["already_done"], each["failed"]) for each in summary["sources"]] == [
+            ("a", True, False),
+            ("nothere", False, True),
+        ]
+        assert summary["totals"]["failed"] == ["nothere"] and not engine.sizes
+    assert main(["run", sources[0], *arguments[3:]]) == 0
+    assert json.loads((out / "run.json").read_text())["already_done"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_source_that_was_cut_off_stays_so_when_its_run_is_done(tmp_path, package, engine, capfd, alone):
+    cut, whole = write_cut_clip(tmp_path / "cut.avi", frames=40), write_clip(tmp_path / "a.mp4", 5)
+    sources = [str(cut)] if alone else [str(cut), str(whole)]
+    arguments = ["run", *sources, "--package", package, *_outputs(tmp_path / "out")]
+    assert main(arguments) == 2
+    engine.sizes.clear()
+    for _ in range(2):
+        capfd.readouterr()
+        assert main([*arguments, "--resume"]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"splitmerge: {cut}: an earlier run did all its frames that could be decoded; ")
+        assert not engine.sizes
+        summary = json.loads((tmp_path / "out/run.json").read_text())
+        assert summary["failed"] if alone else summary["totals"]["failed"] == ["cut"]
+
+
 def test_an_engine_that_fails_is_every_sources_failure(tmp_path, package, engine, capfd):
     engine.fail_at, engine.error = 0, EngineError("The engine failed.")
     engine.segment = lambda frame_bgr: (_ for _ in ()).throw(engine.error)
@@ -245,10 +281,15 @@ def test_a_camera_that_is_lost_leaves_a_file_and_shows_no_password(tmp_path, pac
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_ends_all(tmp_path, package, engine, capfd):
+def test_ctrl_c_ends_all(tmp_path, package, engine, monkeypatch):
     """Two files, a camera that goes on for ever and one that falls silent."""
+    hang_up, ended, end_all = threading.Event(), threading.Event(), splitmerge.commands.run._end_all
 
-    hang_up = threading.Event()
+    def end_all_and_say_so(*arguments):
+        end_all(*arguments)
+        ended.set()
+
+    monkeypatch.setattr(splitmerge.commands.run, "_end_all", end_all_and_say_so)
 
     def silent():
         yield from numbered_parts(range(12), 0)
@@ -256,12 +297,16 @@ def test_ctrl_c_ends_all(tmp_path, package, engine, capfd):
 
     with Camera(lambda: numbered_parts(itertools.count())) as camera, Camera(silent) as quiet:
         clips = [str(write_clip(tmp_path / f"{name}.mp4", 250)) for name in "ab"]
-        real, computed = engine.segment, []
+        real, computed, counting = engine.segment, [], threading.Lock()
 
         def segment(frame_bgr):
-            computed.append(1)
-            if len(computed) == 30:
+            with counting:
+                computed.append(1)
+                number = len(computed)
+            if number == 30:
                 os.kill(os.getpid(), signal.SIGINT)
+            if number >= 30:
+                assert ended.wait(60), "the signal was not heard"
             return real(frame_bgr)
 
         engine.segment, engine.seconds = segment, 0.01
@@ -270,7 +315,42 @@ def test_ctrl_c_ends_all(tmp_path, package, engine, capfd):
         hang_up.set()
         assert not [thread for thread in threading.enumerate() if thread.name in ("a", "b", "encode", "decode")]
         wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "reader"])
-    assert len(computed) < 400
+    assert 30 <= len(computed) <= 33, "each source ends with the frame that it is at"
+
+
+def test_a_signal_while_an_end_is_told_loses_none():
+    told, stop, begun = [], threading.Event(), threading.Event()
+
+    def second():
+        begun.set()
+        assert stop.wait(20)
+        return 2
+
+    def ended(name, result):
+        if not told:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.wait(20)
+        told.append((name, result))
+
+    work = {"first": lambda: begun.wait(20), "second": second}
+    side_by_side(work, ended, lambda signal: stop.set())
+    assert sorted(told) == [("first", True), ("second", 2)]
+
+
+def test_work_that_is_left_behind_tells_nothing():
+    told, end = [], threading.Event()
+
+    def bug():
+        raise ZeroDivisionError
+
+    def long():
+        end.wait(20)
+
+    with pytest.raises(ZeroDivisionError):
+        side_by_side({"long": long, "bug": bug}, lambda name, result: told.append(name))
+    end.set()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "long"])
+    assert told == []
 
 
 def test_work_that_is_told_to_stop_is_waited_for():
@@ -459,7 +539,7 @@ def test_a_page_for_all(tmp_path, package, engine, monkeypatch, capfd):
     monkeypatch.setattr(splitmerge.commands.run, "_page", page_of)
 
     def look(frame_bgr):
-        if len(engine.sizes) == 40:
+        if number_of(frame_bgr) == 40:  # which the first source has not
             wait_for(lambda: pages[0].monitors["a"].state == "ended")
             for path in ("sources.json", "metrics", "overlay.jpg?source=b"):
                 with urllib.request.urlopen(pages[0].url + path, timeout=20) as answer:
