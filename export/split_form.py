@@ -158,7 +158,7 @@ class _Pass:
             rate.append(geometry.rate[axis] // step if geometry.kernel[axis] > 1 else 1)
             before.append(geometry.before[axis] // step)
             after.append(made[axis] - split[axis] - before[axis] + (geometry.kernel[axis] - 1) * rate[axis])
-            beyond |= bool(size[axis] % step) and geometry.kernel[axis] > 1 and geometry.after[axis] > 0
+            beyond |= bool(size[axis] % step) and geometry.after[axis] > 0
         if beyond:
             conv.replace_input_with(0, self._mask(value))
         pairs = ((rate[0], rate[1]), (before[0], before[1]), (after[0], after[1]))

@@ -188,7 +188,7 @@ def _pads(draw: st.DrawFn, value: ir.Value, kernel: tuple[int, int], rate: tuple
             return {
                 "pads": [
                     *before,
-                    *(s - b + draw(st.integers(0, 2)) if b < s else 0 for s, b in zip(spread, before, strict=True)),
+                    *(s - b + draw(st.integers(0, 2)) if b <= s else 0 for s, b in zip(spread, before, strict=True)),
                 ]
             }
         case _:
