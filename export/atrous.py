@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from export.graphs import Rewriting
+from splitmerge.errors import InputError
 from training.networks.base import SegmentationNet, pad_to_stride
 
 __all__ = ["AtOutputStride", "as_rewritten"]
@@ -82,22 +83,47 @@ class _Atrous(TorchFunctionMode):
         return self._at(F.conv2d(padded, weight, bias, step, 0, rates, groups), x, stride)
 
     def _max_pool2d(
-        self, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **kwargs: Any
+        self,
+        x: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        **kwargs: Any,
     ) -> Tensor:
-        padded, step, rates = self._prepared(
-            x, _pair(kernel_size), stride or kernel_size, padding, dilation, -torch.inf
-        )
-        return self._at(F.max_pool2d(padded, kernel_size, step, 0, rates), x, stride or kernel_size)
+        kernel, stride = _pair(kernel_size), stride or kernel_size
+        padded, step, rates = self._prepared(x, kernel, stride, padding, dilation, -torch.inf, ceil_mode)
+        return self._at(F.max_pool2d(padded, kernel, step, 0, rates), x, stride)
 
-    def _avg_pool2d(self, x: Tensor, kernel_size: Any, stride: Any = None, *args: Any, **kwargs: Any) -> Tensor:
-        rows, columns = _pair(kernel_size)
-        padded, step, rates = self._prepared(x, (rows, columns), stride or kernel_size, 0, 1, 0.0)
+    def _avg_pool2d(
+        self,
+        x: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        kernel, stride = _pair(kernel_size), stride or kernel_size
+        cut_short = any(
+            (length // self._rate(_stride(x)) - k) % s
+            for length, k, s in zip(x.shape[2:], kernel, _pair(stride), strict=True)
+        )
+        if any(_pair(padding)) or divisor_override or (ceil_mode and cut_short):
+            raise InputError(
+                f"An average of {kernel[0]}x{kernel[1]} pixels has the padding {padding}, the divisor "
+                f"{divisor_override} and {'cells cut short' if ceil_mode else 'whole cells'}, and only averages of "
+                "whole cells without padding are known at another output stride: export it without --output-stride."
+            )
+        padded, step, rates = self._prepared(x, kernel, stride, 0, 1, 0.0)
         channels = x.shape[1]
-        mean = torch.full((channels, 1, rows, columns), 1 / (rows * columns))
-        return self._at(F.conv2d(padded, mean, None, step, 0, rates, channels), x, stride or kernel_size)
+        mean = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        return self._at(F.conv2d(padded, mean, None, step, 0, rates, channels), x, stride)
 
     def _prepared(
-        self, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float
+        self, x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float, ceil_mode: bool = False
     ) -> tuple[Tensor, int, list[int]]:
         """The input padded, the stride that is left and the dilation."""
         believed, rate = _stride(x), self._rate(_stride(x))
@@ -106,7 +132,11 @@ class _Atrous(TorchFunctionMode):
         for axis in (0, 1):
             length, pad, d = x.shape[2 + axis], _pair(padding)[axis], _pair(dilation)[axis]
             spread = d * (kernel[axis] - 1)
-            made = ((length // rate + 2 * pad - spread - 1) // step + 1) * after
+            room = length // rate + 2 * pad - spread - 1
+            cells = room // step + 1
+            if ceil_mode and room % step and cells * step < length // rate + pad:  # no cell begins beyond the image
+                cells += 1
+            made = cells * after
             pads.append((pad * rate, (made - 1) * left + spread * rate + 1 - length - pad * rate))
             rates.append(d * rate)
         return F.pad(x, (*pads[1], *pads[0]), value=fill), left, rates

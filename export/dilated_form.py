@@ -3,7 +3,8 @@
 Splits and merges go; what was computed on the batches of an r x c grid is computed on the image instead, with rates and
 paddings r and c times as large. Few operators know heights and widths: those that slide a kernel, pad, crop and pick
 rows or columns. Of the rest, those that treat pixels alike stay as they are, and any other one (a strided convolution,
-a pooling of the whole image, resizing) keeps a split in front of it and a merge behind it.
+a pooling of the whole image, a maximum whose padding would be as large as its kernel, resizing) keeps a split in front
+of it and a merge behind it.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,12 +45,11 @@ def dilate_split(model: ir.Model) -> None:
     graph = model.graph
     grids = {value: grid(layout) for value, layout in layouts_of(graph).items()}
     poolings = [node for node in graph if is_split(node) or is_merge(node)]
-    split_still: set[ir.Value] = set()
-    for node in [node for node in graph if node not in poolings]:
-        step = grids[node.outputs[0]]
-        if step != (1, 1) and not _dilate(graph, node, step):
-            _keep_split(graph, node, step)
-            split_still.update(node.outputs)
+    on_batches = [node for node in graph if node not in poolings and grids[node.outputs[0]] != (1, 1)]
+    kept = [node for node in on_batches if not _dilate(graph, node, grids[node.outputs[0]])]
+    for node in reversed(kept):  # afterwards and backwards, so that all sizes that are read are those of split batches
+        _keep_split(graph, node, grids[node.outputs[0]])
+    split_still = {value for node in kept for value in node.outputs}
     for node in poolings:
         _bypass(graph, node)
     for value, (rows, columns) in grids.items():
@@ -73,6 +73,8 @@ def _dilate(graph: ir.Graph, node: ir.Node, step: Window) -> bool:
         rate, before, after = (
             (pair[0] * step[0], pair[1] * step[1]) for pair in (geometry.rate, geometry.before, geometry.after)
         )
+        if node.op_type != "Conv" and any(pad >= geometry.kernel[i % 2] for i, pad in enumerate((*before, *after))):
+            return False  # ONNX Runtime refuses such a pooling, whatever its rate
         set_geometry(node, replace(geometry, rate=rate, before=before, after=after))
         return True
     rule = _RULES.get(node.op_type)

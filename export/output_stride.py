@@ -107,7 +107,9 @@ class _Lowering:
         value, result = node.inputs[0], node.outputs[0]
         assert value is not None
         before, after, step = self._strides[value], self._strides[result], geometry.stride[0]
-        uneven = node.op_type == "AveragePool" and geometry.before != (0, 0)
+        cells = zip(size_of(value), geometry.kernel, size_of(result), geometry.stride, strict=True)
+        cut_short = any((made - 1) * step + kernel > read for read, kernel, made, step in cells)
+        uneven = node.op_type == "AveragePool" and (geometry.before != (0, 0) or cut_short)
         if before is None or after is None or geometry.stride != (step, step) or after != before * step or uneven:
             raise InputError(
                 f"{node.name} ({node.op_type}) goes from {_shape(value)} to {_shape(result)} with the stride "

@@ -1,5 +1,6 @@
 """A trained network at a lower output stride, against PyTorch's dilated convolutions with the same weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from export_samples import MEAN, STD, interleaved, network, noise, normalised, ort
 from numpy.typing import NDArray
 from rewriting_checks import poolings, run
-from torch import Tensor
+from torch import Tensor, nn
 
 from export.atrous import AtOutputStride
 from export.dilated_form import dilate_split
@@ -19,7 +20,7 @@ from export.simplify import fix_reshape_sizes, fix_resize_sizes, fold_batch_norm
 from export.trace import trace
 from splitmerge.errors import InputError
 from training.models import create_model
-from training.networks.base import SegmentationNet
+from training.networks.base import SegmentationNet, resize
 from training.reduction import Dilated
 
 HEIGHT, WIDTH = 64, 96
@@ -101,6 +102,65 @@ def test_its_pixels_are_those_of_frames_moved_by_less_than_the_stride(
     model.classifier._forward_hooks.clear()  # type: ignore[union-attr]
 
 
+class WithPoolings(SegmentationNet):
+    """Hand-made: convolutions at full density, a `pooling` behind each, as in VGG."""
+
+    def __init__(self, pooling: Callable[[], nn.Module]) -> None:
+        super().__init__(4, 6, 8)
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for inputs in (3, 6, 6):
+            layers += [nn.Conv2d(inputs, 6, 3, padding=1), nn.ReLU(), pooling()]
+        self.features, self.classifier = nn.Sequential(*layers), nn.Conv2d(6, 4, 3, padding=1)
+
+    def padded_logits(self, x: Tensor) -> Tensor:
+        return resize(self.classifier(self.features(x)), x)
+
+
+POOLINGS: dict[str, Callable[[], nn.Module]] = {
+    "VGG's": lambda: nn.MaxPool2d(2),
+    "SqueezeNet's": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
+    "a mean": lambda: nn.AvgPool2d(2, ceil_mode=True),
+}
+
+
+@pytest.mark.parametrize("form", ["split", "dilated"])
+@pytest.mark.parametrize("stride", [4, 1])
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_poolings_in_both_forms(kind: str, stride: int, form: str) -> None:
+    """In the dilated form their paddings may outgrow their kernels, which ONNX Runtime does not run."""
+    model = WithPoolings(POOLINGS[kind]).eval()
+    lowered = traced(model)
+    lower_output_stride(lowered, stride)
+    if form == "dilated":
+        dilate_split(lowered)
+    (found,) = run(lowered, {"x": image().numpy()}).values()
+    with torch.no_grad():
+        assert_close(found, AtOutputStride(model, stride)(image()).numpy())
+
+
+@pytest.mark.parametrize("pooling", [lambda: nn.AvgPool2d(3, 2, ceil_mode=True), lambda: nn.AvgPool2d(4, 2, padding=1)])
+def test_means_that_count_less_at_the_border_are_refused(pooling: Callable[[], nn.Module]) -> None:
+    model = WithPoolings(pooling).eval()
+    with pytest.raises(InputError, match="not known at another output stride"):
+        lower_output_stride(traced(model), 1)
+    with pytest.raises(InputError, match="only averages of whole cells without padding are known"), torch.no_grad():
+        AtOutputStride(model, 1)(image())
+
+
+@pytest.mark.slow
+def test_a_ladder_without_a_pyramid_at_8_in_both_forms() -> None:
+    model = network("ldn121-32-4,spp=none")
+    lowered = traced(model)
+    lower_output_stride(lowered, 8)
+    with torch.no_grad():
+        expected = AtOutputStride(model, 8)(image()).numpy()
+    for rewrite in (lambda graph: None, dilate_split):
+        rewrite(lowered)
+        (found,) = run(lowered, {"x": image().numpy()}).values()
+        assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", [pytest.param("fcn8s-18", marks=pytest.mark.slow), "deeplabv3-50"])
 def test_networks_with_several_maps(name: str) -> None:
     """FCN8s resizes within; DeepLabv3 takes the image's mean and has rates of its own."""
@@ -155,12 +215,13 @@ def test_an_unknown_operator_is_refused() -> None:
         lower_output_stride(traced(Reshaping().eval()), 2)
 
 
-def test_at_stride_1_it_is_cut_and_streamed() -> None:
+@pytest.mark.parametrize("name", ["fcn32s-18", "fcn8s-18", pytest.param("dilatedfcn8-18", marks=pytest.mark.slow)])
+def test_at_stride_1_it_is_cut_and_streamed(name: str) -> None:
     """Stem and trunk, a split batch at a time, give what PyTorch gives."""
     from export.graphs import Rewriting, contract_for, graphs_from_network
 
-    model = network("fcn32s-18")
-    contract = contract_for((HEIGHT, 90), 32, MEAN, STD)
+    model = network(name)
+    contract = contract_for((HEIGHT, 90), model.stride, MEAN, STD)
     graphs = graphs_from_network(model, contract, 2, True, Rewriting(output_stride=1))
     assert graphs.cut is not None and graphs.cut.batches == 16
     (frame,) = noise(1, HEIGHT, 90)
@@ -170,3 +231,15 @@ def test_at_stride_1_it_is_cut_and_streamed() -> None:
     assert_close(found["logits"], expected)
     whole = ort(graphs.parts["model"], {"frames": frame[None]})
     np.testing.assert_array_equal(found["labels"], whole["labels"][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "batches"), [("deeplabv3-50", None), pytest.param("deeplabv3-block5-50", 16, marks=pytest.mark.slow)]
+)
+def test_where_the_image_is_pooled_the_batches_meet_and_it_runs_whole(name: str, batches: int | None) -> None:
+    """ASPP's image pooling takes the mean over all split batches; without it DeepLabv3 is cut."""
+    from export.graphs import Rewriting, contract_for, graphs_from_network
+
+    contract = contract_for((HEIGHT, WIDTH), 32, MEAN, STD)
+    cut = graphs_from_network(network(name), contract, rewriting=Rewriting(output_stride=1)).cut
+    assert (cut and cut.batches) == batches

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from onnx.reference import ReferenceEvaluator
 from random_graphs import Builder, channels_of, graphs
 from rewriting_checks import check_there_and_back, inputs_of, poolings, rates, run
+from test_poolings import traced
 
 from export.dilated_form import dilate_split
 from export.graphs import contract_for, graphs_from_whole, whole_from_network
+from export.nodes import sizes
 from export.split_form import split_dilated
 from training.layers import merge_pool, split_pool
 
@@ -97,6 +99,87 @@ def test_what_is_no_number_beyond_the_image_stays_there() -> None:
     split_dilated(model)
     order = [node.op_type for node in model.graph]
     assert order.index("SplitPool") < order.index("Reciprocal") < order.index("Mask") < order.index("Conv")
+
+
+@pytest.mark.parametrize("size", [(7, 9), (7, 10), (8, 8)])
+def test_a_pointwise_convolution_that_pads_reads_zeros_beyond_the_image(size: tuple[int, int]) -> None:
+    build = Builder(2, *size)
+    value = build.conv(build.x, 2, (3, 3), (2, 2), pads=[2, 2, 2, 2])
+    value = build.conv(value, 2, (1, 1), (1, 1), pads=[2, 2, 2, 2])
+    model = build.model([build.conv(value, 2, (3, 3), (2, 2), pads=[2, 2, 2, 2])])
+    check_there_and_back(model)
+    split_dilated(model)
+    assert [kind for kind, _ in poolings(model)] == ["SplitPool", "MergePool"]
+
+
+@pytest.mark.parametrize("window", [(2, 2), (4, 4), (1, 5)])
+@pytest.mark.parametrize("pooling", ["MaxPool", "AveragePool", "AveragePool, count_include_pad = 1"])
+def test_poolings_whose_padding_would_outgrow_their_kernel_stay_split(pooling: str, window: tuple[int, int]) -> None:
+    """ONNX Runtime takes paddings below the kernel's size, which dilation does not change."""
+    kind, *count = pooling.split(",")
+    attributes = ", ".join(["kernel_shape = [3, 3]", "pads = [1, 1, 1, 1]", *count])
+    height, width = 3 * window[0], 4 * window[1]
+    model = traced(
+        f"g (float[N,2,{height},{width}] x) => (float[N,2,{height},{width}] y) "
+        f"<float[M,2,3,4] s, float[M,2,3,4] p, float[M,2,3,4] q> "
+        f"{{ s = splitmerge.SplitPool <window = [{window[0]}, {window[1]}]> (x) p = {kind} <{attributes}> (s) "
+        f"q = Neg (p) y = splitmerge.MergePool <window = [{window[0]}, {window[1]}]> (q) }}"
+    )
+    x = np.random.default_rng(0).normal(size=(2, 2, height, width)).astype(np.float32)
+    (expected,) = run(model, {"x": x}).values()
+    dilate_split(model)
+    (found,) = run(model, {"x": x}).values()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    stays = max(window) > 2
+    assert [kind for kind, _ in poolings(model)] == ["SplitPool", "MergePool"] * stays
+
+
+def test_rows_are_picked_behind_an_operator_that_stays_split() -> None:
+    """The sizes that count are those of split batches, though the operator in front hands on whole images."""
+    model = traced(
+        """
+        g (float[N,2,16,16] x) => (float[N,2,4,4] y)
+        <int64[1] starts = {-3}, int64[1] ends = {-1}, int64[1] axes = {2}, int64[2] last = {-1, 0},
+         float[M,2,8,8] s, float[M,2,4,4] p, float[M,2,2,4] rows, float[M,2,2,2] columns>
+        {
+            s = splitmerge.SplitPool <window = [2, 2]> (x)
+            p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (s)
+            rows = Slice (p, starts, ends, axes)
+            columns = Gather <axis = 3> (rows, last)
+            y = splitmerge.MergePool <window = [2, 2]> (columns)
+        }
+        """
+    )
+    x = np.random.default_rng(0).normal(size=(2, 2, 16, 16)).astype(np.float32)
+    expected = np.empty((2, 2, 4, 4), np.float32)
+    for row, column in np.ndindex(2, 2):
+        batch = x[:, :, row::2, column::2].reshape(2, 2, 4, 2, 4, 2).max((3, 5))
+        expected[:, :, row::2, column::2] = batch[:, :, 1:3][..., [-1, 0]]
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], expected)
+    dilate_split(model)
+    assert [node.op_type for node in model.graph] == ["SplitPool", "MaxPool", "MergePool", "Slice", "Gather"]
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], expected)
+
+
+def test_operators_that_stay_split_one_behind_the_other() -> None:
+    steps = "s = splitmerge.SplitPool <window = [2, 2]> (x) "
+    steps += "p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (s) q = Relu (p) "
+    steps += "r = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (q) y = splitmerge.MergePool <window = [2, 2]> (r)"
+    shapes = "float[M,1,8,8] s, float[M,1,4,4] p, float[M,1,4,4] q, float[M,1,2,2] r"
+    model = traced(f"g (float[N,1,16,16] x) => (float[N,1,4,4] y) <{shapes}> {{ {steps} }}")
+    x = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
+    (expected,) = run(model, {"x": x}).values()
+    dilate_split(model)
+    assert [sizes(node.outputs[0])[2:] for node in model.graph] == [
+        (8, 8),
+        (4, 4),
+        (8, 8),
+        (8, 8),
+        (4, 4),
+        (2, 2),
+        (4, 4),
+    ]
+    np.testing.assert_array_equal(run(model, {"x": x})["y"], expected)
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
