@@ -23,7 +23,8 @@ def normalise(frames: Tensor, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGEN
     `mean` and `std` are red, green, blue in units of 0..1.
     """
     rgb = frames.flip(-1).float() / 255
-    return ((rgb - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
+    mean_rgb, std_rgb = torch.tensor(mean, device=frames.device), torch.tensor(std, device=frames.device)
+    return ((rgb - mean_rgb) / std_rgb).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -58,12 +59,12 @@ def confusion_of(
     """
     if isinstance(model, SMP):
         stride = max(possible for possible in strides_of(model.windows) if possible <= stride)
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     total = np.zeros((model.num_classes, model.num_classes), np.int64)
     for index in range(len(images)):
         frame, truth = images[index]
-        predicted = predict(model, normalise(torch.from_numpy(np.array(frame))[None]), stride)
+        predicted = predict(model, normalise(torch.from_numpy(np.array(frame))[None].to(device)), stride)
         computed = np.s_[stride // 2 :: stride, stride // 2 :: stride] if isinstance(model, SMP) else np.s_[:]
         total += confusion_matrix(predicted[computed], truth[computed], model.num_classes)
     model.train(was_training)
@@ -71,4 +72,4 @@ def confusion_of(
 
 
 def _uint8(labels: Tensor) -> NDArray[np.uint8]:
-    return labels.to(torch.uint8).numpy()
+    return labels.to(torch.uint8).cpu().numpy()

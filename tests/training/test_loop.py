@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_pictures import toy_set
 
 import training.loop
-from splitmerge.errors import CheckpointError, InputError, VerificationError
+from splitmerge.errors import CheckpointError, InputError
 from training.checkpoint import load_checkpoint
 from training.evaluate import confusion_of, normalise, predict
 from training.interrupts import interrupts_wait
@@ -22,19 +23,6 @@ from training.models import create_model
 from training.networks.smp import SMP
 
 CONFIG = TrainConfig(width=4, crop=(64, 64), batch=4, steps=6, validate_every=3, save_every=2, lr=1e-2)
-
-
-def toy_set(count: int, seed: int, size: tuple[int, int] = (96, 160)) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pictures whose class is their colour: blocks of 32 pixels of three classes, with noise."""
-    random = np.random.default_rng(seed)
-    colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]], np.float64)
-    pairs = []
-    for _ in range(count):
-        blocks = random.integers(3, size=(size[0] // 32, size[1] // 32))
-        labels = np.kron(blocks, np.ones((32, 32), int)).astype(np.uint8)
-        image = colours[labels] + random.normal(0, 10, (*labels.shape, 3))
-        pairs.append((image.clip(0, 255).astype(np.uint8), labels))
-    return pairs
 
 
 def test_it_learns_to_tell_colours_apart(tmp_path: Path) -> None:
@@ -56,14 +44,14 @@ def test_resuming_takes_the_steps_of_an_uninterrupted_run(
     images, validation = toy_set(5, 1), toy_set(2, 2)
     train(config, images, validation, tmp_path / "whole")
 
-    step = training.loop._step
+    step = training.loop.take_step
 
-    def killed(config, state, images):  # type: ignore[no-untyped-def]
+    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
         if state.step == 5:
             raise RuntimeError("power cut")
-        return step(config, state, images)
+        return step(config, state, batch, out)
 
-    monkeypatch.setattr(training.loop, "_step", killed)
+    monkeypatch.setattr(training.loop, "take_step", killed)
     with pytest.raises(RuntimeError, match="power cut"):
         train(config, images, validation, tmp_path / "halves")
     monkeypatch.undo()
@@ -81,14 +69,14 @@ def test_checkpointing_takes_the_same_steps_and_may_change_on_the_way(
     config = replace(CONFIG, model="ldn121-64-4", width=2, batch=2, steps=4, validate_every=2)
     images, validation = toy_set(3, 1), toy_set(1, 2)
     train(config, images, validation, tmp_path / "plain")
-    full, step = replace(config, checkpointing="full"), training.loop._step
+    full, step = replace(config, checkpointing="full"), training.loop.take_step
 
-    def killed(config, state, images):  # type: ignore[no-untyped-def]
+    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
         if state.step == 2:
             raise RuntimeError("out of memory")
-        return step(config, state, images)
+        return step(config, state, batch, out)
 
-    monkeypatch.setattr(training.loop, "_step", killed)
+    monkeypatch.setattr(training.loop, "take_step", killed)
     with pytest.raises(RuntimeError, match="out of memory"):
         train(config, images, validation, tmp_path / "other")
     monkeypatch.undo()
@@ -167,12 +155,6 @@ def test_resuming_with_another_configuration_is_refused(tmp_path: Path) -> None:
         train(replace(CONFIG, lr=0.5), toy_set(2, 1), toy_set(1, 2), tmp_path)
     (tmp_path / "resume.pt").write_bytes(b"garbage")
     with pytest.raises(CheckpointError, match="delete it to start anew"):
-        train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
-
-
-def test_divergence_stops_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SMP, "loss", lambda *_: torch.tensor(float("nan")))
-    with pytest.raises(VerificationError, match="at step 0"):
         train(CONFIG, toy_set(2, 1), toy_set(1, 2), tmp_path)
 
 

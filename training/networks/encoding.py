@@ -64,6 +64,6 @@ def presence_loss(presence: Tensor, labels: Tensor) -> Tensor:
 
     Each class counts alike, however small its objects; ignored pixels hold none.
     """
-    classes = torch.arange(presence.shape[1])
+    classes = torch.arange(presence.shape[1], device=labels.device)
     there = torch.stack([torch.isin(classes, image) for image in labels]).to(presence.dtype)
     return F.binary_cross_entropy_with_logits(presence, there)
