@@ -73,7 +73,9 @@ def begin(
     if processes.count > 1:
         if not config.recipe.frozen_norms:
             norms.share(model, processes.device)
-        loss_of = DistributedDataParallel(loss_of, forward_sync_buffers=False, find_unused_parameters=is_own(config.model))
+        loss_of = DistributedDataParallel(
+            loss_of, forward_sync_buffers=False, find_unused_parameters=is_own(config.model)
+        )
     scaler = torch.amp.GradScaler(processes.device.type, enabled=config.precision == "fp16")
     state = State(classes, processes, model, loss_of, optimiser_of(config, model), scaler, epoch_steps)
     if saved is not None:
