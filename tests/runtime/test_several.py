@@ -234,6 +234,29 @@ def test_a_source_that_was_cut_off_stays_so_when_its_run_is_done(tmp_path, packa
         assert summary["failed"] if alone else summary["totals"]["failed"] == ["cut"]
 
 
+def test_a_source_that_cannot_be_gone_on_with_leaves_the_others_to_go_on(tmp_path, package, engine, capfd):
+    out, segment = tmp_path / "out", engine.segment
+    clips = [str(write_clip(tmp_path / f"{name}.mp4", 40)) for name in "ab"]
+
+    def fail_at_15(frame_bgr):
+        if number_of(frame_bgr) == 15:
+            raise EngineError("The engine failed.")
+        return segment(frame_bgr)
+
+    engine.segment = fail_at_15
+    arguments = ["run", *clips, "--package", package, *_outputs(out), "--resume"]
+    assert main(arguments) == 2
+    (out / "a-masks/000003.png").unlink()
+    engine.segment = segment
+    capfd.readouterr()
+    assert main(arguments) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{out}/a-masks has the first 3 of the 15 frames that an interrupted run left" in line
+    assert json.loads((out / "run.json").read_text())["totals"]["failed"] == ["a"]
+    assert len(engine.sizes) == 2 * 15 + 25 and len(_masks(out / "a-masks")) == 14
+    assert [number_of(mask) for mask in _masks(out / "b-masks")] == list(range(40))
+
+
 def test_an_engine_that_fails_is_every_sources_failure(tmp_path, package, engine, capfd):
     engine.fail_at, engine.error = 0, EngineError("The engine failed.")
     engine.segment = lambda frame_bgr: (_ for _ in ()).throw(engine.error)
