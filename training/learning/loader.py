@@ -40,6 +40,8 @@ def batches(config: TrainConfig, images: Dataset, first: int, part: slice) -> It
     """The crops of the steps from `first` to the last. Raises InputError for an image that cannot be used."""
     steps = _Steps(config, images, part)
     workers = config.workers
+    if workers:
+        cv2.setNumThreads(0)  # OpenCV's pool does not live through a fork: a worker that asks for it waits for ever
     loader: DataLoader[Any] = DataLoader(
         steps,
         batch_size=None,
@@ -71,7 +73,6 @@ class _Steps(TorchDataset[Any]):
 
 def _begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's, which ends its workers
-    cv2.setNumThreads(1)
 
 
 def _as_it_is(value: object) -> object:
