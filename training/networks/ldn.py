@@ -1,7 +1,11 @@
 """Ladder-DenseNets and what their paper compares them with (LDN paper, Tables 1, 2, 5 and 9).
 
-Names say, as the paper's d->u do, how far a network reduces the resolution and how far its ladder restores it. Where
-the paper's text leaves a number of channels open, the one is used that its parameter and multiply-add counts tell.
+Names say, as the paper's d->u do, how far a network reduces the resolution and how far its ladder restores it.
+
+The pyramid's channels are not the text's. Section 3.2 says d/2, d/8 and d/4 of the backbone's d; that is 512, 128 and
+256 on DenseNet-121. On the others its own counts tell otherwise: 512 and 128 everywhere, and a result of 256 or 512, as
+listed below. They were chosen to agree with the counts (`tests/training/test_ladder_figures.py` has both), as were the
+residual steps and what else the text leaves open, so the counts show that they are consistent and no more.
 """
 
 from dataclasses import replace
