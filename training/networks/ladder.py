@@ -24,9 +24,9 @@ class Design:
 
     `steps` are the channels after each step of the ladder, the deepest first, `context` those of the pyramid's result.
     `residual` steps add the upsampled maps once more after blending. Section 3.3 has no residual step; without its
-    shortcut the ladder on ResNet-18 lies 1.3 % below the published parameters. `spp` is the pyramid: `square` cells, `psp`
-    (PSPNet's grids and twice the channels) or `none`; `grids` its rows. With `separable` the ladder's 3x3 convolutions are depthwise
-    separable, and `auxiliary` says whether the training also has losses on coarse maps.
+    shortcut the ladder on ResNet-18 lies 1.3 % below the published parameters. `spp` is the pyramid: `square` cells,
+    `psp` (PSPNet's grids and twice the channels) or `none`; `grids` its rows. With `separable` the ladder's 3x3
+    convolutions are depthwise separable, and `auxiliary` says whether the training also has losses on coarse maps.
     """
 
     steps: tuple[int, ...]
