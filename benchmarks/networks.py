@@ -55,6 +55,7 @@ NETWORKS = (
 
 LARGE = (1024, 2048)
 """Height and width of Cityscapes' frames, where multiply-adds are counted, too."""
+_STRIDE = 16  # Split-Merge Pooling learns from one pixel per such window, as with `splitmerge train`
 _WATCHED = 16  # images validated on at the end of a training, which decide nothing
 
 
@@ -69,6 +70,7 @@ def config_of(name: str, arguments: argparse.Namespace) -> TrainConfig:
         images=arguments.images,
         validation_images=_WATCHED,
         batch=arguments.batch,
+        stride=_STRIDE,
         steps=arguments.steps,
         lr=settings.lr,
         weight_decay=settings.weight_decay,
@@ -96,6 +98,7 @@ def train_and_score(name: str, arguments: argparse.Namespace) -> None:
         "multiply_adds": {text: multiply_adds(name, config.width, size) for text, size in sizes.items()},
         **_scores(package, arguments),
     }
+    print(f"{name}: mIoU {100 * row['miou']:.1f}", flush=True)
     write_json(folder / "scores.json", {**row, "training": training, "scored_images": arguments.scored_images})
 
 
