@@ -64,7 +64,7 @@ def _panel(
     low, high = (fit(math.log10(value) for _, value, _ in known) for fit in (min, max))
     low, high = low - 0.1 * (high - low) - 0.05, high + 0.1 * (high - low) + 0.05
     bottom, top = (fit(value for _, _, value in known) for fit in (min, max))
-    bottom, top = max(0.0, bottom - 0.1 * (top - bottom) - 0.5), top + 0.1 * (top - bottom) + 0.5
+    bottom, top = bottom - 0.2 * (top - bottom) - 0.1, top + 0.1 * (top - bottom) + 0.1
 
     def place(x: float, y: float) -> tuple[int, int]:
         across = np.interp(math.log10(x), (low, high), (LEFT, WIDTH - RIGHT))
@@ -95,7 +95,7 @@ def _axes(
                 cv2.line(canvas, foot, place(tick, top), PALE, 1)
                 _centred(canvas, f"{tick:g}", foot[0], foot[1] + 18)
     step = next(step for step in (1, 2, 5, 10, 20) if (top - bottom) / step <= 7 or step == 20)
-    for score in range(math.ceil(bottom / step) * step, math.ceil(top), step):
+    for score in range(max(0, math.ceil(bottom / step)) * step, math.ceil(top), step):
         left, right = place(ends[0], score), place(ends[1], score)
         cv2.line(canvas, left, right, PALE, 1)
         put_text(canvas, str(score), left[0] - 10 - text_width(str(score), TEXT), left[1] + 4, TEXT)
