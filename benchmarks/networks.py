@@ -134,13 +134,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table, a row per network; scores in %, times in ms, memory in MiB above the loaded engines."""
     sizes = list(rows[0]["multiply_adds"])
     heads = ["network (width)", "parameters", *(f"multiply-adds {size}" for size in sizes)]
-    heads += ["mIoU", "thin classes", "boundary IoU", "ms a frame", "MiB"]
+    heads += ["mIoU", "thin classes", "boundary IoU"]
+    timed = any("measured" in row for row in rows)
+    heads += ["ms a frame", "MiB"] if timed else []
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in rows:
         cells = [f"{row['model']} ({row['width']})", f"{row['parameters'] / 1e6:.2f} M"]
         cells += [f"{row['multiply_adds'][size] / 1e9:,.3g} G" for size in sizes]
         cells += [f"{100 * row[score]:.1f}" for score in ("miou", "thin", "boundary_iou")]
-        cells += [_measured(row, "median_ms"), _measured(row, "activations_mib")]
+        cells += [_measured(row, what) for what in ("median_ms", "activations_mib") if timed]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
