@@ -14,6 +14,7 @@ from clips import SIZE, Threshold
 
 import runtime.pipeline
 import runtime.reader
+import runtime.stages
 from runtime.channel import Channel
 from runtime.live import Limits, LiveSource
 from runtime.pipeline import run_pipeline
@@ -76,6 +77,7 @@ def run_in(world, patch):
 
     patch.setattr(runtime.reader, "time", clock)
     patch.setattr(runtime.pipeline, "time", clock)
+    patch.setattr(runtime.stages, "time", clock)
     patch.setattr(Channel, "offer", offer)
     results = []
     source = LiveSource("camera", lambda: world, Limits(stall_s=1e6), live=True)
