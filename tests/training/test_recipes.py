@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -196,6 +197,8 @@ def test_images_with_hard_classes_count_twice() -> None:
 
 
 def test_workers_bring_the_same_crops_and_the_same_words() -> None:
+    # Wakes OpenCV's threads, which a forked worker does not have and would wait for.
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1500, 1500), interpolation=cv2.INTER_AREA)
     config = config_of(RECIPES["ldn"], steps=5)
     alone = list(batches(config, IMAGES, 2, slice(None)))
     helped = list(batches(replace(config, workers=2), IMAGES, 2, slice(None)))
