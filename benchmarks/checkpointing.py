@@ -97,7 +97,7 @@ def _prepared(name: str, plan: str, batch: int, size: int, width: int = 64) -> t
 
 def _step(model: SegmentationNet, images: Tensor, labels: Tensor) -> None:
     model.zero_grad()
-    model.loss(images, labels).backward()  # type: ignore[no-untyped-call]
+    model.loss(images, labels).backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it without types
 
 
 def main() -> int:

@@ -47,7 +47,7 @@ class _Atrous(TorchFunctionMode):
         self._width, self._target = width, target
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == Tensor.shape.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.shape.__get__:  # type: ignore[attr-defined]  # a property of C, which the stubs call a field
             *outer, height, width = args[0].shape if args[0].dim() > 1 else (0, *args[0].shape)
             rate = self._rate(_stride(args[0]))
             return torch.Size([*outer, height // rate, width // rate]) if rate > 1 else args[0].shape
@@ -62,7 +62,7 @@ class _Atrous(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
             of_image = out.shape[-2:] == (1, 1)  # a mean, which has no density
-            out._stride = 1 if of_image else max(map(_stride, _tensors(args)), default=1)  # type: ignore[attr-defined]
+            return _marked(out, 1 if of_image else max(map(_stride, _tensors(args)), default=1))
         return out
 
     def _rate(self, stride: int) -> int:
@@ -142,8 +142,7 @@ class _Atrous(TorchFunctionMode):
         return F.pad(x, (*pads[1], *pads[0]), value=fill), left, rates
 
     def _at(self, out: Tensor, x: Tensor, stride: Any) -> Tensor:
-        out._stride = _stride(x) * _pair(stride)[0]  # type: ignore[attr-defined]
-        return out
+        return _marked(out, _stride(x) * _pair(stride)[0])
 
     def _interpolate(
         self, x: Tensor, size: Any = None, mode: str = "nearest", align_corners: Any = None, **kwargs: Any
@@ -160,8 +159,7 @@ class _Atrous(TorchFunctionMode):
                 for length, wanted in zip(x.shape[2:], size, strict=True)
             )
             out = rows @ x @ columns.T
-        out._stride = large  # type: ignore[attr-defined]
-        return out
+        return _marked(out, large)
 
     def _weights(self, length: int, made: int, small: int, large: int) -> Tensor:
         """What pixel i of the result takes of each pixel of the map, `[made,length]`."""
@@ -184,6 +182,11 @@ class _Atrous(TorchFunctionMode):
 
 def _stride(x: Any) -> int:
     return getattr(x, "_stride", 1)
+
+
+def _marked(x: Tensor, stride: int) -> Tensor:
+    x._stride = stride  # type: ignore[attr-defined]  # a tensor carries it through code that knows nothing of it
+    return x
 
 
 def _tensors(values: Any) -> list[Tensor]:

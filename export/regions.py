@@ -74,9 +74,9 @@ def _sides(node: ir.Node, window: Window) -> tuple[bool, bool]:
         return False, False
     if node.op_type == "Conv":
         geometry = geometry_of(node)
-        may = geometry is not None and fits(geometry, window) and has_constant_weights(node)
-        must = may and any(k > 1 and step > 1 for k, step in zip(geometry.kernel, window, strict=True))  # type: ignore[union-attr]
-        return must, may
+        if geometry is None or not fits(geometry, window) or not has_constant_weights(node):
+            return False, False
+        return any(k > 1 and step > 1 for k, step in zip(geometry.kernel, window, strict=True)), True
     return False, treats_pixels_alike(node)
 
 

@@ -167,10 +167,8 @@ def resized(frame_bgr: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
     if (height, width) == size:
         return frame_bgr
     shrinks = size[0] * size[1] < height * width
-    out: NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
-        frame_bgr, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return out
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame_bgr, size[::-1], interpolation=interpolation), np.uint8)
 
 
 def size_text(shape: tuple[int, ...]) -> str:

@@ -213,7 +213,7 @@ class GopVideo:
 
     def _new_stream(self) -> "VideoStream":
         """Its encoder codes no frame: it is there for the file's header."""
-        stream: VideoStream = self._container.add_stream(self._encoder, rate=self._rate)  # type: ignore[assignment]
+        stream: VideoStream = self._container.add_stream(self._encoder, rate=self._rate)  # type: ignore[assignment]  # of any kind, by the name
         self._configure(stream.codec_context)
         stream.codec_context.open()
         return stream
@@ -222,7 +222,7 @@ class GopVideo:
         from av.codec import CodecContext
         from av.error import FFmpegError
 
-        context: VideoCodecContext = CodecContext.create(self._encoder, "w")  # type: ignore[assignment]
+        context: VideoCodecContext = CodecContext.create(self._encoder, "w")  # type: ignore[assignment]  # of any kind
         context.flags = self._stream.codec_context.flags  # whether the parameters go into the file's header
         self._configure(context)
         try:

@@ -4,6 +4,7 @@ Every series has the label `source`, the name that the source has in outputs, wh
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -50,7 +51,7 @@ class Metrics:
         for source, monitor in monitors.items():
             for metric in (self._frames, self._dropped, self._latency, self._reconnects, self._newest):
                 metric.labels(source)  # is there, at 0, before the first frame
-            fps.labels(source).set_function(lambda monitor=monitor: monitor.fps)  # type: ignore[misc]
+            fps.labels(source).set_function(partial(getattr, monitor, "fps"))
 
     def take(self, source: str, result: Result) -> None:
         """Count a source's result."""

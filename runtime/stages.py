@@ -182,7 +182,5 @@ def at_source_size(result: Result) -> Result:
     height, width = result.frame.frame_bgr.shape[:2]
     if result.labels.shape == (height, width):
         return result
-    labels: NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
-        result.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    return replace(result, labels=labels)
+    labels = cv2.resize(result.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return replace(result, labels=np.asarray(labels, np.uint8))

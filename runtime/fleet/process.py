@@ -36,7 +36,7 @@ def main() -> None:
         task = Task.from_json(json.loads(lines.get()))
         try:
             outcome = worker.do(task)
-        except Exception as error:
+        except Exception as error:  # whatever it was is raised again below, after the coordinator knows
             # An engine that failed once may fail for ever (a GPU's errors stick to its process): another takes over.
             tell("lost", words=str(error) or type(error).__name__)
             raise
