@@ -12,26 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from runtime.examples import Example, Worst, name_of
 from runtime.pipeline import Segmenter
 from splitmerge.errors import InputError
 from splitmerge.labels import LabelClass
 from training.data import Dataset
 from training.metrics import boundary_counts, boundary_iou, confusion_matrix, iou, mean_iou, mean_of_known
 
-__all__ = ["Comparison", "Example", "Score", "compare"]
+__all__ = ["Comparison", "Score", "compare"]
 
 Labels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image of the comparison, kept for the picture. Arrays uint8 [H,W,3] and [H,W]."""
-
-    index: int
-    image_bgr: NDArray[np.uint8]
-    truth: Labels
-    reference: Labels
-    engine: Labels
 
 
 class Score:
@@ -88,6 +78,7 @@ class Comparison:
     agreeing: int = 0
     pixels: int = 0
     examples: list[Example] = field(default_factory=list)
+    worst: Worst = field(default_factory=lambda: Worst(0))
 
     @property
     def pixel_agreement(self) -> float:
@@ -138,14 +129,15 @@ def compare(
     examples: int = 0,
     progress: bool = False,
     multi_scale: Segmenter | None = None,
+    worst: int = 0,
 ) -> Comparison:
-    """Run both over every image of `dataset` and keep `examples` of them, evenly spread, for a picture.
+    """Run both over every image of `dataset` and keep `examples` of them, evenly spread, and the `worst`, for pictures.
 
     `multi_scale` is scored beside them; it has no part in what the engine loses.
 
     Raises InputError where no pixel has a label to score against.
     """
-    result = Comparison(classes, Score(len(classes)), Score(len(classes)))
+    result = Comparison(classes, Score(len(classes)), Score(len(classes)), worst=Worst(worst))
     if multi_scale:
         result.multi_scale = Score(len(classes))
     kept = {int(index) for index in np.linspace(0, len(dataset) - 1, examples)}
@@ -158,8 +150,11 @@ def compare(
         result.images += 1
         result.agreeing += int(np.count_nonzero(expected == found))
         result.pixels += truth.size
+        example = Example(index, image_bgr, truth, expected, found, name_of(dataset, index))
+        if worst:
+            result.worst.add(example)
         if index in kept:
-            result.examples.append(Example(index, image_bgr, truth, expected, found))
+            result.examples.append(example)
     if not result.reference.confusion.any():
         raise InputError("None of the data set's pixels has a class (all are ignored): give labels to score against.")
     return result

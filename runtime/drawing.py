@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from splitmerge.labels import LabelClass
 
-__all__ = ["Overlay", "legend", "put_text", "text_width"]
+__all__ = ["Overlay", "legend", "marked", "put_text", "text_width"]
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 INK: Colour = (40, 40, 40)
 PAPER: Colour = (255, 255, 255)
+MARK: Colour = (40, 40, 230)
 EDGE_LIGHT = 70
 """How much brighter, of 255, the pixels are painted where two classes meet."""
 
@@ -41,6 +42,16 @@ class Overlay:
         edges = cv2.compare(labels, self._highest, cv2.CMP_NE)
         cv2.add(self._paint, self._light, self._paint, edges)
         cv2.addWeighted(frame_bgr, 1 - self._alpha, self._paint, self._alpha, 0, dst=out)
+
+
+def marked(frame_bgr: Image, where: NDArray[np.bool_], grown: bool = True) -> Image:
+    """The frame in pale gray with some pixels in red: uint8 [H,W,3]. `grown` by a pixel, a lone one is seen as well."""
+    gray = cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2GRAY)
+    gray = cv2.normalize(gray, np.empty_like(gray), 0, 255, cv2.NORM_MINMAX)  # a night scene stays visible
+    canvas = cv2.cvtColor(cv2.addWeighted(gray, 0.35, np.full_like(gray, 255), 0.65, 0), cv2.COLOR_GRAY2BGR)
+    mask = where.astype(np.uint8)
+    canvas[(cv2.dilate(mask, np.ones((3, 3), np.uint8)) if grown else mask) > 0] = MARK
+    return np.asarray(canvas, np.uint8)
 
 
 def put_text(image: Image, text: str, x: int, baseline: int, height: int, colour: Colour = INK) -> None:

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compare import Comparison, Example
-from runtime.drawing import PAPER, legend, put_text, text_width
+from runtime.compare import Comparison
+from runtime.drawing import PAPER, legend, marked, put_text, text_width
+from runtime.examples import Example
 from splitmerge.labels import IGNORE, THIN_CLASSES, LabelClass, palette_bgr
 from training.metrics import mean_of_known
 
@@ -17,8 +18,6 @@ __all__ = ["picture", "table"]
 Image = NDArray[np.uint8]
 
 COLUMNS = ("frame", "ground truth", "PyTorch", "engine", "difference")
-DIFFERENT_BGR = (40, 40, 230)
-"""Red, on a pale gray frame: pixels where engine and PyTorch disagree."""
 MARGIN, CAPTION, CAPITALS = 8, 26, 10
 
 
@@ -95,28 +94,17 @@ def _example_row(example: Example, classes: tuple[LabelClass, ...], cell: tuple[
         colours[example.truth],
         colours[example.reference],
         colours[example.engine],
-        _difference(example),
+        marked(example.image_bgr, example.reference != example.engine),
     ]
     height, width = cell
     row = _blank(height + CAPTION, MARGIN + (width + MARGIN) * len(cells))
     for column, image in enumerate(cells):
         x = MARGIN + column * (width + MARGIN)
         row[:height, x : x + width] = _shrunk(image, cell)
-    differing = int(np.count_nonzero(example.reference != example.engine))
-    note = f"{differing:,} of {example.truth.size:,} pixels differ"
+    note = f"{example.differing:,} of {example.truth.size:,} pixels differ"
     x = row.shape[1] - MARGIN - text_width(note, CAPITALS - 1)
     put_text(row, note, x, height + CAPITALS + 6, CAPITALS - 1)
     return row
-
-
-def _difference(example: Example) -> Image:
-    """The frame in pale gray with the pixels that differ in red, grown by a pixel so that a lone one is seen."""
-    gray = cv2.cvtColor(example.image_bgr, cv2.COLOR_BGR2GRAY)
-    gray = cv2.normalize(gray, np.empty_like(gray), 0, 255, cv2.NORM_MINMAX)  # a night scene stays visible
-    canvas = cv2.cvtColor(cv2.addWeighted(gray, 0.35, np.full_like(gray, 255), 0.65, 0), cv2.COLOR_GRAY2BGR)
-    differs = (example.reference != example.engine).astype(np.uint8)
-    canvas[cv2.dilate(differs, np.ones((3, 3), np.uint8)) > 0] = DIFFERENT_BGR
-    return np.asarray(canvas, np.uint8)
 
 
 def _shrunk(image: Image, cell: tuple[int, int]) -> Image:

@@ -11,12 +11,14 @@ from splitmerge.files import check_outputs, new_file, write_json
 from splitmerge.options import positive_integer, positive_number
 
 if TYPE_CHECKING:
-    from runtime.compare import Example
+    from runtime.examples import Example
     from splitmerge.labels import LabelClass
 
 HELP = "Score an engine and its PyTorch reference on the same labelled images; fail where the engine lost IoU."
 
 _SMALLEST, _LARGEST = 0.1, 4.0
+_WORST = 3
+"""Frames in a report for each kind of worst: they stay in memory to the end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", action="store_true", help="also score it averaged with the mirrored frame")
     parser.add_argument("--picture", type=Path, help="PNG with example frames, label maps and differences")
     parser.add_argument("--json", type=Path, help="write the scores as JSON")
+    parser.add_argument(
+        "--report", type=Path, help="HTML file with scores, classes, confusion and the worst frames, complete in itself"
+    )
     add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from runtime.compare import compare
+    from runtime.html.comparison import write_comparison
     from runtime.reference import Reference
     from runtime.report import table
     from runtime.scales import MultiScale
@@ -51,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.max_iou_drop >= 0:
         raise InputError(f"--max-iou-drop {arguments.max_iou_drop:g} cannot be: give 0 or more points of mIoU.")
-    check_outputs((arguments.picture, arguments.json))
+    check_outputs((arguments.picture, arguments.json, arguments.report))
     package = Package.open(arguments.package)
     classes, size = package.manifest.classes, package.manifest.input.size
     check_classes(arguments.data, classes, str(arguments.package))
@@ -61,16 +67,19 @@ def run(arguments: argparse.Namespace) -> int:
     multi_scale = MultiScale(reference, scales, arguments.flip) if arguments.scales or arguments.flip else None
     with open_executor(package, arguments) as executor:
         examples = 3 if arguments.picture else 0
-        result = compare(reference, executor, dataset, classes, examples, progress=True, multi_scale=multi_scale)
+        worst = _WORST if arguments.report else 0
+        result = compare(reference, executor, dataset, classes, examples, True, multi_scale, worst)
     print(table(result))
     if arguments.picture:
         _write_picture(arguments.picture, result.examples, classes)
+    facts = executor.facts | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
+    facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
+    if multi_scale:
+        facts |= {"scales": list(scales), "flip": arguments.flip}
     if arguments.json:
-        facts = executor.facts | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
-        facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
-        if multi_scale:
-            facts |= {"scales": list(scales), "flip": arguments.flip}
         write_json(arguments.json, result.to_json() | facts)
+    if arguments.report:
+        write_comparison(arguments.report, result, package, facts)
     over = result.drop_points - arguments.max_iou_drop
     if over > 0:
         raise VerificationError(
