@@ -61,7 +61,7 @@ run: setup       ## an engine on SOURCE=video: overlay video, label masks, a rec
 
 compare: setup   ## engine against the PyTorch reference and the truth, over IMAGES labelled frames of DATA
 	$(SPLITMERGE) compare --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)" --images $(IMAGES) \
-	    --picture "$(OUT)/compare.png" --json "$(OUT)/compare.json"
+	    --picture "$(OUT)/compare.png" --json "$(OUT)/compare.json" --report "$(OUT)/compare.html"
 
 bench: setup     ## peak memory and time, whole graph against streamed split batches
 	$(SPLITMERGE) bench --json build/streaming.json

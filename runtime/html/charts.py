@@ -47,7 +47,7 @@ def bars(shares: Sequence[float | None]) -> Element:
             y=index * (BAR_HEIGHT + 2) + 1,
             height=BAR_HEIGHT,
             width=f"{BAR_WIDTH * share:.2f}",
-            class_=f"series-{index}",
+            class_=f"bar-{index}",
         )
         for index, share in enumerate(shares)
         if share is not None

@@ -95,11 +95,11 @@ def _classes(result: Comparison, scores: Scores) -> Element:
         _class_row(entry, scores, float(share))
         for entry, share in zip(result.classes, truth / truth.sum(), strict=True)
     ]
-    columns: list[Child] = ["class", "pixels, %", "IoU of the reference, %", "of the engine, %", "difference, points"]
-    columns += ["of several scales, %"] if result.multi_scale else []
-    columns += [element("span", "reference above engine", class_="small")]
-    columns += ["boundary IoU of the reference, %", "of the engine, %", "difference, points"]
-    columns += [element("span", "reference above engine", class_="small")]
+    columns: list[Child] = ["class", "pixels, %"]
+    for kind in ("IoU", "boundary IoU"):
+        columns += [f"{kind}, reference, %", f"{kind}, engine, %", f"{kind}, difference, points"]
+        columns += ["IoU, several scales, %"] if result.multi_scale and kind == "IoU" else []
+        columns.append(element("span", f"{kind}, reference above engine", class_="small"))
     caption = (
         "IoU and boundary IoU of each class; bars from 0 to 100 %. Boundary IoU counts the pixels near a contour alone "
         "(Cheng et al., CVPR 2021)."

@@ -51,7 +51,13 @@ def table(
 
     `kind` is its class: with `sortable` the page's script makes its column headings buttons.
     """
-    headings = [element("th", column, scope="col") for column in columns]
+    numeric = [
+        bool(rows) and all((row[at].kind or "").startswith("number") for row in rows) for at in range(len(columns))
+    ]
+    headings = [
+        element("th", column, scope="col", class_="number" if right else None)
+        for column, right in zip(columns, numeric, strict=True)
+    ]
     made = element(
         "table",
         element("caption", element("span", caption), id=f"{name}-caption"),

@@ -215,8 +215,9 @@ def test_large_frames_are_computed_grid_by_grid(network, monkeypatch):
 
 def test_an_equal_engine_passes_and_writes_everything(tmp_path, network, engine, capsys):
     arguments = ["compare", "--package", str(network.folder), "--images", "3", "--data", "streets"]
-    json_path, picture_path = tmp_path / "compare.json", tmp_path / "compare.png"
-    assert main([*arguments, "--json", str(json_path), "--picture", str(picture_path)]) == 0
+    json_path, picture_path, report_path = (tmp_path / f"compare.{kind}" for kind in ("json", "png", "html"))
+    outputs = ["--json", str(json_path), "--picture", str(picture_path), "--report", str(report_path)]
+    assert main([*arguments, *outputs]) == 0
     found = json.loads(json_path.read_text())
     assert {"reference", "engine", "pixel_agreement", "boundary_iou", "images", "precision", "backend"} <= found.keys()
     assert found["engine"]["iou"] == found["reference"]["iou"]
@@ -224,6 +225,7 @@ def test_an_equal_engine_passes_and_writes_everything(tmp_path, network, engine,
     assert (found["pixel_agreement"], found["images"], found["miou_drop_points"]) == (1.0, 3, 0.0)
     assert (found["precision"], found["backend"]) == ("fp32", "onnxruntime")
     assert cv2.imread(str(picture_path)).shape[1] > 1500
+    assert "<strong>Passed.</strong>" in report_path.read_text()
     said = capsys.readouterr().out
     assert "pixel agreement 100.0000 %" in said and "traffic light  (thin)" in said
 
@@ -299,10 +301,12 @@ def test_a_worse_engine_fails_by_how_much(tmp_path, network, engine, capsys):
     assert found["miou_drop_points"] == pytest.approx(drop) and drop > 0.5
     (tmp_path / "c.json").unlink()
     capsys.readouterr()
-    assert main([*arguments, f"--max-iou-drop={drop - 0.25}", "--json", str(tmp_path / "c.json")]) == 1
+    outputs = ["--json", str(tmp_path / "c.json"), "--report", str(tmp_path / "c.html")]
+    assert main([*arguments, f"--max-iou-drop={drop - 0.25}", *outputs]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"loses {drop:.3f} points" in line and "0.250 more than" in line
     assert (tmp_path / "c.json").exists(), "the scores of a failed gate are written all the same"
+    assert "<strong>Failed.</strong>" in (tmp_path / "c.html").read_text()
     assert main([*arguments, f"--max-iou-drop={drop + 0.01}"]) == 0
     assert main(arguments) == 1
 
@@ -315,9 +319,12 @@ def test_a_worse_engine_fails_by_how_much(tmp_path, network, engine, capsys):
         (["--max-iou-drop", "nan"], "--max-iou-drop nan"),
         (["--json", "."], "is a folder and a file was to be written there"),
         (["--picture", "."], "is a folder and a file was to be written there"),
+        (["--report", "."], "is a folder and a file was to be written there"),
+        (["--report", "c.html", "--json", "c.html"], "c.html is named for two outputs"),
     ],
 )
-def test_bad_input(network, engine, capsys, extra, words):
+def test_bad_input(network, engine, capsys, monkeypatch, extra, words):
+    monkeypatch.setattr(type(engine), "segment", lambda *_: pytest.fail("computed before it was refused"))
     assert main(["compare", "--package", str(network.folder), *extra]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
