@@ -10,7 +10,7 @@ from markup import read_page
 from test_compare import THREE, Listed
 
 from runtime.examples import Example, Worst
-from runtime.html.charts import Series, curves
+from runtime.html.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, curves
 from runtime.html.comparison import write_comparison
 from runtime.html.elements import element, text_of
 from runtime.html.page import write_page
@@ -190,6 +190,8 @@ def test_curves_are_straight_where_cost_grows_by_a_power():
     xs, ys = zip(*(map(float, point.split(",")) for point in line.get("points").split()), strict=True)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.02) and xs[0] < xs[1]
     assert ys[1] - ys[0] == pytest.approx(ys[2] - ys[1], abs=0.02) and ys[0] > ys[1]
+    # A mark on the chart's edge would be cut in half.
+    assert xs[0] > LEFT + 5 and xs[2] < WIDTH - RIGHT - 5 and ys[2] > TOP + 5 and ys[0] < HEIGHT - BOTTOM - 5
     assert [title.text for title in drawn.iter("title")] == ["<a>, 10", "<a>, 100", "<a>, 1000"]
     labels = {text.text: float(text.get("y")) for text in drawn.iter("text")}
     assert labels["1,000"] - labels["100,000"] == pytest.approx(ys[0] - ys[1], abs=0.05)
