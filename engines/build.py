@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from splitmerge.errors import EngineError, InputError
 from splitmerge.files import new_folder, sha256_of
 from splitmerge.package import Graph, Package
 
-__all__ = ["BuiltEngine", "GpuOptions", "build_engines", "parts_to_build"]
+__all__ = ["BuiltEngine", "GpuOptions", "build_engines", "parts_to_build", "refuse_gpu_options"]
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,19 @@ def build_engines(
     precision: str = "fp32",
     options: GpuOptions | None = None,
     parts: Sequence[str] | None = None,
+    cpu_form: bool = False,
+    notes: Mapping[str, Any] | None = None,
 ) -> list[BuiltEngine]:
     """Compile `parts` (by default stem and trunk, or the model of a package without a cut) into one engines folder.
 
-    The folder appears whole or not at all. Raises EngineError where a part does not compile.
+    The folder appears whole or not at all. With `cpu_form` the parts that have a form for CPUs are compiled from that
+    (onnxruntime and fp32 alone). `notes` go into the sidecars, for people. Raises EngineError where a part does not
+    compile.
     """
     backend, _ = choose_backend(backend)
     options = options or GpuOptions()
     if backend == "onnxruntime":
-        _refuse_gpu_options(options)
+        refuse_gpu_options(options)
     wanted = parts or parts_to_build(package, precision)
     compiler, capability = _compiler(package, backend, precision, options)
     folder = engine_folder(package, backend, precision, capability)
@@ -50,8 +54,12 @@ def build_engines(
     with new_folder(folder) as temporary:
         for part in wanted:
             engine = temporary / (part + SUFFIXES[backend])
-            seconds, compiled = _compile(package, package.parts(precision)[part], engine, compiler)
-            write_sidecar(engine, _sidecar(package, backend, precision, part, engine, compiled, seconds))
+            graph = package.parts(precision)[part]
+            if cpu_form and backend == "onnxruntime" and precision == "fp32":
+                graph = package.manifest.cpu.get(part, graph)
+            seconds, compiled = _compile(package, graph, engine, compiler)
+            compiled = replace(compiled, build={**compiled.build, **(notes or {})})
+            write_sidecar(engine, _sidecar(package, backend, precision, part, engine, graph, compiled, seconds))
             size = engine.stat().st_size
             place = folder / engine.name
             built.append(BuiltEngine(part, place, size, seconds, compiled.notes, compiled.build))
@@ -67,7 +75,7 @@ def parts_to_build(package: Package, precision: str) -> list[str]:
     return wanted
 
 
-def _refuse_gpu_options(options: GpuOptions) -> None:
+def refuse_gpu_options(options: GpuOptions) -> None:
     """Options that change what is built; the numbers of split batches have no meaning on a CPU and do no harm."""
     for name in (
         "capability",
@@ -105,7 +113,14 @@ def _compile(package: Package, graph: Graph, engine: Path, compiler: Compiler) -
 
 
 def _sidecar(
-    package: Package, backend: str, precision: str, part: str, engine: Path, compiled: Compiled, seconds: float
+    package: Package,
+    backend: str,
+    precision: str,
+    part: str,
+    engine: Path,
+    graph: Graph,
+    compiled: Compiled,
+    seconds: float,
 ) -> Sidecar:
     return Sidecar(
         backend=backend,
@@ -113,7 +128,7 @@ def _sidecar(
         part=part,
         precision=precision,
         engine_sha256=sha256_of(engine),
-        graph_sha256=package.parts(precision)[part].sha256,
+        graph_sha256=graph.sha256,
         preprocessing_sha256=package.manifest.preprocessing_sha256,
         machine=compiled.machine,
         build={**compiled.build, "seconds": round(seconds, 3)},

@@ -46,15 +46,15 @@ class Agreement:
 class TorchReference:
     """PyTorch's logits float32 `[N,classes,H,W]` for frames of `size` (height, width), and what follows from them.
 
-    `scale` is their largest magnitude, `near_ties` marks the pixels whose two best logits lie within TIE.
+    `scale` is their largest magnitude, `near_ties` marks the pixels whose two best logits lie within `tie`.
     """
 
-    def __init__(self, logits: NDArray[np.float32], size: tuple[int, int]) -> None:
+    def __init__(self, logits: NDArray[np.float32], size: tuple[int, int], tie: float = TIE) -> None:
         self.logits, self.size = logits, size
         self.labels = logits.argmax(1).astype(np.uint8)
         self.scale = max(float(np.abs(logits).max()), float(np.finfo(np.float32).tiny))
         self._second, self._best = np.moveaxis(np.partition(logits, -2, axis=1)[:, -2:], 1, 0)
-        self.near_ties = self._best - self._second <= TIE
+        self.near_ties = self._best - self._second <= tie
 
     def compare(self, name: str, labels: NDArray[np.uint8], logits: NDArray[np.float32]) -> Agreement:
         """Hold labels `[N,H,W]` and logits against the reference."""

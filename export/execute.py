@@ -16,7 +16,7 @@ from export.layouts import grid
 from export.nodes import Window
 from splitmerge.errors import VerificationError
 
-__all__ = ["GraphRun", "dense_from_batches", "run_batches", "run_model", "run_parts"]
+__all__ = ["GraphRun", "Session", "dense_from_batches", "run_batches", "run_model", "run_parts"]
 
 Array = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def run_model(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -
     """Run the whole graph on frames uint8 `[N,H,W,3]`. With `layers` the convolutions' outputs come along."""
     model = graphs.parts["model"]
     names = _looked_into(model, layers)
-    outputs = _Session(model, names).run({FRAMES: frames})
+    outputs = Session(model, names).run({FRAMES: frames})
     dense = {name: dense_from_batches(outputs[name], grid(graphs.layouts[name])) for name in names}
     return _result(graphs, outputs[LABELS][:, None], dense, names[0])
 
@@ -44,10 +44,10 @@ def run_parts(graphs: Graphs, frames: NDArray[np.uint8], layers: bool = False) -
     stem, trunk, cut = graphs.parts["stem"], graphs.parts["trunk"], graphs.cut
     assert cut is not None
     in_stem = _looked_into(stem, True) if layers else []
-    made = _Session(stem, in_stem).run({FRAMES: frames})
+    made = Session(stem, in_stem).run({FRAMES: frames})
     dense = {name: dense_from_batches(made[name], grid(graphs.layouts[name])) for name in in_stem}
     in_trunk = _looked_into(trunk, layers)
-    session = _Session(trunk, in_trunk)
+    session = Session(trunk, in_trunk)
     features = {value.name or "": made[value.name or ""] for value in trunk.graph.inputs}
     by_batch: list[dict[str, Array]] = [{} for _ in range(len(frames) * cut.batches)]
     order = np.random.default_rng(0).permutation(len(by_batch))
@@ -71,9 +71,9 @@ def run_batches(graphs: Graphs, frame: NDArray[np.uint8], batches: Sequence[int]
     """
     stem, trunk, cut = graphs.parts["stem"], graphs.parts["trunk"], graphs.cut
     assert cut is not None
-    features = _Session(stem, []).run({FRAMES: frame})
+    features = Session(stem, []).run({FRAMES: frame})
     (scores,) = _looked_into(trunk, False)
-    session = _Session(trunk, [scores])
+    session = Session(trunk, [scores])
     height, width = graphs.contract.size
     for batch in batches:
         outputs = session.run({name: value[batch, None] for name, value in features.items()})
@@ -94,7 +94,7 @@ def dense_from_batches(batches: NDArray[Any], window: Window) -> NDArray[Any]:
     return dense
 
 
-class _Session:
+class Session:
     """ONNX Runtime on one graph, which also returns the values that are looked into."""
 
     def __init__(self, model: ir.Model, names: Sequence[str]) -> None:

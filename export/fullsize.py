@@ -8,7 +8,7 @@ tensors are small enough.
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,15 @@ from training.networks.base import SegmentationNet, pad_to_stride
 from training.networks.smp import SMP
 from training.reduction import SplitMerge, strides_of
 
-__all__ = ["MAX_NUMBERS", "FullSize", "compare_full_size", "largest_tensor"]
+__all__ = [
+    "MAX_NUMBERS",
+    "FullSize",
+    "Pixels",
+    "compare_full_size",
+    "largest_tensor",
+    "pixels_to_look_at",
+    "sampled_logits",
+]
 
 MAX_NUMBERS = 40_000_000
 """In the largest tensor of a graph that is run whole: 160 MB in float32, with about four of them alive at a time."""
@@ -51,7 +59,7 @@ class FullSize:
 
 
 @dataclass(frozen=True)
-class _Pixels:
+class Pixels:
     """The pixels `[row::stride, column::stride]`, which are split batch `row * stride + column` of a cut frame."""
 
     row: int
@@ -108,27 +116,38 @@ def largest_tensor(graphs: Graphs) -> int:
     )
 
 
-def _pixels(network: SegmentationNet, graphs: Graphs, count: int) -> list[_Pixels]:
+def _pixels(network: SegmentationNet, graphs: Graphs, count: int) -> list[Pixels]:
     """All pixels of a baseline. Otherwise the last split batch's row with column 1 (so that rows and columns taken for
     each other show), and those of the first split batch."""
     if not isinstance(network, SMP):
-        return [_Pixels(0, 0, 1)]
-    stride = graphs.cut.rows if graphs.cut else strides_of(network.windows)[_LEVEL]
-    return [_Pixels(0, 0, stride), _Pixels(stride - 1, 1, stride)][-count:]
+        return [Pixels(0, 0, 1)]
+    if graphs.cut:
+        return pixels_to_look_at(graphs, count)
+    stride = strides_of(network.windows)[_LEVEL]
+    return [Pixels(0, 0, stride), Pixels(stride - 1, 1, stride)][-count:]
+
+
+def pixels_to_look_at(graphs: Graphs, count: int) -> list[Pixels]:
+    """The last split batch's row with column 1, and with a `count` of 2 the first one; every pixel without a cut."""
+    if graphs.cut is None:
+        return [Pixels(0, 0, 1)]
+    stride = graphs.cut.rows
+    return [Pixels(0, 0, stride), Pixels(stride - 1, 1, stride)][-count:]
 
 
 def _expected(
-    network: SegmentationNet, graphs: Graphs, frames: NDArray[np.uint8], pixels: list[_Pixels]
+    network: SegmentationNet, graphs: Graphs, frames: NDArray[np.uint8], pixels: list[Pixels]
 ) -> list[NDArray[np.float32]]:
     """PyTorch's logits `[1,classes,h,w]` of the pixels that lie within the frame."""
     x = normalised(frames, graphs.contract)
     if not isinstance(network, SMP):
         return [one.of(logits_from_torch(as_rewritten(network, graphs.rewriting), x)) for one in pixels]
     padded = pad_to_stride(x, network.stride)
-    return [_within(graphs, one, _sampled(network, padded, one)) for one in pixels]
+    return [_within(graphs, one, sampled_logits(network, padded, one)) for one in pixels]
 
 
-def _sampled(network: SMP, padded: Tensor, pixels: _Pixels) -> NDArray[np.float32]:
+def sampled_logits(network: SMP, padded: Tensor, pixels: Pixels) -> NDArray[Any]:
+    """The network's logits `[1,classes,h,w]` at these pixels of a padded image, in the network's own precision."""
     reduction = SplitMerge.at(pixels.row, pixels.column, pixels.stride, network.windows)
     with torch.inference_mode():
         logits, offset, stride = network.sample(padded, reduction)
@@ -136,7 +155,7 @@ def _sampled(network: SMP, padded: Tensor, pixels: _Pixels) -> NDArray[np.float3
     return finite_logits(logits, "sample")
 
 
-def _within(graphs: Graphs, pixels: _Pixels, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _within(graphs: Graphs, pixels: Pixels, logits: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = graphs.contract.size
     rows = len(range(pixels.row, height, pixels.stride))
     columns = len(range(pixels.column, width, pixels.stride))
@@ -148,12 +167,12 @@ def _compare(reference: TorchReference, name: str, runs: list[GraphRun]) -> Agre
     return reference.compare(name, labels, flat_pixels([run.logits for run in runs]))
 
 
-def _batches(pixels: list[_Pixels]) -> str:
+def _batches(pixels: list[Pixels]) -> str:
     numbers = [str(one.batch) for one in pixels]
     return f"split batch{'es' if len(numbers) > 1 else ''} {' and '.join(numbers)}"
 
 
-def _places(pixels: list[_Pixels]) -> str:
+def _places(pixels: list[Pixels]) -> str:
     if pixels[0].stride == 1:
         return "every pixel"
     return "pixels " + " and ".join(f"[{one.row}::{one.stride}, {one.column}::{one.stride}]" for one in pixels)

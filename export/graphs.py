@@ -1,13 +1,14 @@
 """The graphs of a network, from trace to finished, in the order that the rewrites need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 from torch import nn
 
 from export.commute import fuse_poolings, hoist
+from export.cpu.form import tile_convolutions
 from export.cut import cut_at, split_levels
 from export.dilated_form import dilate_split
 from export.ends import add_frames_input, add_labels, finish_labels
@@ -35,10 +36,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What becomes of a network on the way: nothing, `form` "split" or "dilated", and a lower output stride."""
+    """What becomes of a network on the way: nothing, `form` "split" or "dilated", and a lower output stride.
+
+    `target` "cpu" adds a form of its graphs for CPUs, which computes the same.
+    """
 
     form: str = "own"
     output_stride: int | None = None
+    target: str = "any"
+
+    @property
+    def keeps_network(self) -> bool:
+        """Whether the graph has the network's own layers."""
+        return self.form == "own" and self.output_stride is None
 
 
 AS_IT_IS = Rewriting()
@@ -48,7 +58,8 @@ AS_IT_IS = Rewriting()
 class Graphs:
     """Finished graphs by part (`model`, and `stem` and `trunk` where there is a cut).
 
-    `layouts` has the windows that the output of each node of `model` is split by, under the node's name.
+    `layouts` has the windows that the output of each node of `model` is split by, under the node's name. `cpu` has the
+    parts that have a form for CPUs (`export.cpu`), in that form, where it was asked for.
     """
 
     parts: Mapping[str, ir.Model]
@@ -56,6 +67,7 @@ class Graphs:
     contract: InputContract
     layouts: Mapping[str, Layout]
     rewriting: Rewriting = AS_IT_IS
+    cpu: Mapping[str, ir.Model] = field(default_factory=dict)
 
 
 def contract_for(
@@ -87,8 +99,31 @@ def graphs_from_network(
     """
     whole = whole_from_network(network, contract, logits, rewriting)
     if cut_level is None:
-        cut_level = 2 if rewriting == AS_IT_IS or _can_be_cut(whole, 2) else 0
-    return replace(graphs_from_whole(whole, contract, cut_level), rewriting=rewriting)
+        cut_level = 2 if rewriting.keeps_network or _can_be_cut(whole, 2) else 0
+    graphs = replace(graphs_from_whole(whole, contract, cut_level), rewriting=rewriting)
+    if rewriting.target != "cpu":
+        return graphs
+    return replace(graphs, cpu=_cpu_parts(whole, contract, cut_level if graphs.cut else 0))
+
+
+def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict[str, ir.Model]:
+    """The parts that run, in their form for CPUs; without those in which nothing would change."""
+    if cut_level:
+        halves = cut_at(whole, cut_level)
+        parts = {"stem": halves.stem, "trunk": halves.trunk}
+    else:
+        parts = {"model": whole.clone()}
+    tiled = {}
+    for name, part in parts.items():
+        layouts = layouts_of(part.graph)
+        fuse_poolings(part)
+        if not tile_convolutions(part, layouts):
+            continue
+        lower_poolings(part)
+        _end(name, part, contract)
+        _finish(part, name, max_rank=None)
+        tiled[name] = part
+    return tiled
 
 
 def _can_be_cut(whole: ir.Model, level: int) -> bool:
@@ -166,7 +201,7 @@ def _end(name: str, part: ir.Model, contract: InputContract) -> None:
         finish_labels(part, "N", contract.size if padded != contract.size else None)
 
 
-def _finish(model: ir.Model, name: str) -> None:
+def _finish(model: ir.Model, name: str, max_rank: int | None = MAX_RANK) -> None:
     """Name the file's maker, infer all shapes strictly and check the graph. A failure here is a mistake in export."""
     model.graph.name = name
     model.producer_name, model.producer_version = "splitmerge", __version__
@@ -184,7 +219,7 @@ def _finish(model: ir.Model, name: str) -> None:
         for value in node.outputs:
             _forget_made_up_names(value)
         assert not node.domain, f"{node.name} is left in the private domain {node.domain}"
-        assert all(len(sizes(value)) <= MAX_RANK for value in node.outputs), node.name
+        assert max_rank is None or all(len(sizes(value)) <= max_rank for value in node.outputs), node.name
 
 
 def _order_constants(graph: ir.Graph) -> None:

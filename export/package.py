@@ -48,17 +48,19 @@ def export_package(
     report = verify(checkpoint.model, graphs)
     with new_folder(folder) as temporary:
         files = {part: _write(model, temporary, part) for part, model in graphs.parts.items()}
+        cpu = {part: _write(model, temporary, f"{part}-cpu") for part, model in graphs.cpu.items()}
         shutil.copyfile(checkpoint_path, temporary / REFERENCE)
         if sha256_of(temporary / REFERENCE) != checkpoint.sha256:
             raise CheckpointError(f"{checkpoint_path} was overwritten while it was being exported: export it again.")
-        Package.write_manifest(temporary, _manifest(checkpoint, graphs, files, report))
+        Package.write_manifest(temporary, _manifest(checkpoint, graphs, files, cpu, report))
     return Package.open(folder)
 
 
 def keep_package(package: Package, folder: Path, form_times: FormTimes) -> Package:
     """Copy the graphs of a package to `folder`, whole, with how the forms of its network compared."""
+    graphs = [*package.parts(PRECISION).values(), *package.manifest.cpu.values()]
     with new_folder(folder) as temporary:
-        for path in (package.reference_path, *map(package.path, package.parts(PRECISION).values())):
+        for path in (package.reference_path, *map(package.path, graphs)):
             shutil.copyfile(path, temporary / path.name)
         Package.write_manifest(temporary, replace(package.manifest, form_times=form_times))
     return Package.open(folder)
@@ -87,7 +89,9 @@ def existing_parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 
-def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph], report: Report) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph], cpu: Mapping[str, Graph], report: Report
+) -> Manifest:
     return Manifest(
         model=checkpoint.name,
         model_width=checkpoint.width,
@@ -100,6 +104,7 @@ def _manifest(checkpoint: Checkpoint, graphs: Graphs, files: Mapping[str, Graph]
         verification=asdict(report),
         form=graphs.rewriting.form,
         output_stride=graphs.rewriting.output_stride,
+        cpu=dict(cpu),
     )
 
 

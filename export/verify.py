@@ -11,7 +11,7 @@ that is every pixel, the twin may differ, as split forms do with what their wind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from export.agreement import LOGITS_TOLERANCE, TIE, Agreement, TorchReference
 from export.atrous import as_rewritten
+from export.cpu.verify import CpuReport, verify_cpu
 from export.execute import run_model, run_parts
 from export.frames import sample_frames
 from export.fullsize import compare_full_size
-from export.graphs import AS_IT_IS, Graphs, contract_for, graphs_from_network
+from export.graphs import Graphs, contract_for, graphs_from_network
 from export.reference import convolutions_from_torch, dense_from_nested, logits_from_torch, normalised
 from splitmerge.errors import VerificationError
 from splitmerge.package import InputContract
@@ -36,22 +37,29 @@ _FRAMES = 2
 
 @dataclass(frozen=True)
 class Report:
-    """What was compared, by which rule, and in words what was run at full size."""
+    """What was compared, by which rule, and in words what was run at full size; `cpu` has the form for CPUs."""
 
     comparisons: tuple[Agreement, ...]
     full_size: str
+    cpu: CpuReport | None = None
     tie: float = TIE
     logits_tolerance: float = LOGITS_TOLERANCE
 
 
 def verify(network: SegmentationNet, graphs: Graphs) -> Report:
     """Verify graphs of any size. Raises VerificationError where they disagree with the network."""
+    report = _verify_plain(network, graphs)
+    return replace(report, cpu=verify_cpu(network, graphs)) if graphs.cpu else report
+
+
+def _verify_plain(network: SegmentationNet, graphs: Graphs) -> Report:
     contract = graphs.contract
     if contract.padded_height * contract.padded_width <= MAX_PIXELS:
         return Report(verify_graphs(network, graphs), "all graphs on every pixel")
     level = graphs.cut.level if graphs.cut else 0
     logits = len(graphs.parts["model"].graph.outputs) > 1
-    twin = graphs_from_network(network, _smaller(contract, network.stride), level, logits, graphs.rewriting)
+    rewriting = replace(graphs.rewriting, target="any")
+    twin = graphs_from_network(network, _smaller(contract, network.stride), level, logits, rewriting)
     padded_alike = graphs.rewriting.form != "split"
     if padded_alike:
         _check_twins(graphs, twin)
@@ -79,7 +87,7 @@ def verify_graphs(network: SegmentationNet, graphs: Graphs) -> tuple[Agreement, 
     for name, run in runs.items():
         result = run(graphs, frames)
         row = reference.compare(name, result.labels, result.logits)
-        if not row.holds and graphs.rewriting == AS_IT_IS:  # else PyTorch's layers are in another form
+        if not row.holds and graphs.rewriting.keeps_network:  # else PyTorch's layers are in another form
             layers = run(graphs, frames, layers=True).values
             _accept(row, "PyTorch", _first_difference(network, graphs, frames, layers))
         _accept(row, "PyTorch")

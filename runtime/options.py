@@ -25,12 +25,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--contexts",
         type=_contexts,
-        default=DEFAULT_CONTEXTS,
         metavar="N",
-        help=f"executions of the trunk at the same time on each device ({DEFAULT_CONTEXTS}), or auto: as many as fit "
-        "and measure faster",
+        help=f"executions of the trunk at the same time on each device ({DEFAULT_CONTEXTS}, on a CPU what build found "
+        "fastest), or auto: as many as fit and measure faster",
     )
-    group.add_argument("--chunk", type=positive_integer, default=1, metavar="N", help="split batches in one execution")
+    group.add_argument(
+        "--chunk",
+        type=positive_integer,
+        metavar="N",
+        help="split batches in one execution (1, on a CPU what build found fastest)",
+    )
     group.add_argument(
         "--devices", type=_devices, default=(0,), metavar="N,N", help="GPUs by number, as 0,1; unused on a CPU"
     )
@@ -76,26 +80,44 @@ def _open(package: "Package", arguments: argparse.Namespace) -> Union["Executor"
 
 
 def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[int, ...]) -> "Executor":
+    from runtime.cpu_form import remembered
     from runtime.executor import Executor
     from runtime.tuning import tune_contexts
+
+    threads: int | None = None
+    contexts, chunk = arguments.contexts or DEFAULT_CONTEXTS, arguments.chunk or 1
+    measured = remembered(package) if _is_tuned(package, arguments, devices) else None
+    if measured is not None:
+        contexts, chunk, threads = measured.contexts, measured.chunk, measured.threads
 
     def make(contexts: int) -> Executor:
         return Executor(
             package,
             contexts=contexts,
-            chunk=arguments.chunk,
+            chunk=chunk,
             backend=arguments.backend,
             precision=arguments.precision,
+            threads=threads,
             devices=devices,
             in_flight=arguments.in_flight or (2 if len(devices) > 1 else 1),
             density=arguments.density,
         )
 
-    if arguments.contexts != AUTO:
-        return make(arguments.contexts)
+    if contexts != AUTO:
+        return make(contexts)
     tuned = tune_contexts(make)
     print(f"contexts: {tuned}")
     return tuned.executor
+
+
+def _is_tuned(package: "Package", arguments: argparse.Namespace, devices: tuple[int, ...]) -> bool:
+    """Whether the options leave it to what was measured on this CPU; parts of a frame are asked for one by one."""
+    from engines.backends import choose_backend_to_run
+
+    if arguments.contexts or arguments.chunk or arguments.density != "1" or getattr(arguments, "deadline_ms", 0):
+        return False
+    backend, _ = choose_backend_to_run(package, arguments.backend, arguments.precision, devices)
+    return backend == "onnxruntime" and arguments.precision == "fp32"
 
 
 def _contexts(text: str) -> int | str:

@@ -3,6 +3,7 @@
     manifest.json            everything below, in words; sealed by a hash of itself
     model.onnx               the whole graph: frames in, labels out
     stem.onnx, trunk.onnx    the same graph cut at a split level (absent when it has no cut)
+    trunk-cpu.onnx           a form of it that only CPUs are faster with (where it was exported for them)
     reference.safetensors    the checkpoint, for comparing with PyTorch; a deployment machine may delete it
     engines/                 what `splitmerge build` compiles from the graphs
 
@@ -102,6 +103,8 @@ class FormTimes:
 class Manifest:
     """The contents of manifest.json. `graphs[precision][part]`, part one of `model`, `stem`, `trunk`.
 
+    `cpu` has the parts, of fp32, that have a form for CPUs beside the plain one.
+
     `form` is the network's own, or what it was rewritten to, `split` or `dilated`; `output_stride` the one that it was
     lowered to, None for its own.
     """
@@ -118,6 +121,7 @@ class Manifest:
     form: str = "own"
     output_stride: int | None = None
     form_times: FormTimes | None = None
+    cpu: Mapping[str, Graph] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -168,7 +172,7 @@ class Package:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PackageError(f"{path} lacks or misstates {error}: export the package again.") from None
         package = cls(folder, manifest)
-        for graphs in manifest.graphs.values():
+        for graphs in (*manifest.graphs.values(), manifest.cpu):
             for graph in graphs.values():
                 package._check(graph.file, graph.sha256)
         if package.reference_path.exists():
@@ -243,6 +247,7 @@ def _manifest_from_json(value: dict[str, Any]) -> Manifest:
         verification=value["verification"],
         form=value.get("form", "own"),
         output_stride=value.get("output_stride"),
+        cpu={part: _graph(graph) for part, graph in value.get("cpu", {}).items()},
         form_times=FormTimes(**value["form_times"]) if value.get("form_times") else None,
         format=value["format"],
     )

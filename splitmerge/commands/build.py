@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--package", type=Path, required=True, metavar="DIR", help="folder from `splitmerge export`")
     add("--backend", default="auto", metavar="NAME", help="auto, onnxruntime, tensorrt or tensorrt-rtx")
     add("--precision", default="fp32", help="which of the package's graphs to compile")
+    add(
+        "--form",
+        default="auto",
+        choices=("auto", "plain", "cpu"),
+        help="on a CPU: plain graphs, those of `export --target cpu`, or the faster of both",
+    )
     add("--compute-capability", nargs="+", metavar="X.Y", help="GPUs to build for ahead of time (tensorrt-rtx)")
     add("--device", type=whole_number, metavar="N", help="GPU to build on; one of each kind that is here if absent")
     add(
@@ -61,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from engines.backends import choose_backend
-    from engines.build import build_engines
+    from engines.build import build_engines, refuse_gpu_options
     from splitmerge.files import check_outputs, write_json
     from splitmerge.package import Package
 
@@ -69,15 +75,30 @@ def run(arguments: argparse.Namespace) -> int:
     package = Package.open(arguments.package)
     backend, why = choose_backend(arguments.backend)
     print(f"backend: {backend} ({why})")
-    built = []
-    for options in _options(arguments, backend):
-        for engine in build_engines(package, backend, arguments.precision, options):
-            print(_row(engine))
-            built.append(engine)
+    all_options = _options(arguments, backend)
+    built, measured = [], None
+    if backend == "onnxruntime" and arguments.precision == "fp32":
+        from runtime.cpu_form import build_fastest
+
+        refuse_gpu_options(all_options[0])
+        built, measured = build_fastest(package, arguments.form)
+    else:
+        for options in all_options:
+            built.extend(build_engines(package, backend, arguments.precision, options))
+    print("\n".join(map(_row, built)))
+    if measured:
+        print(f"measured here: {measured}")
     if arguments.json:
         engines = [{**asdict(engine), "path": str(engine.path)} for engine in built]
         write_json(
-            arguments.json, {"backend": backend, "reason": why, "precision": arguments.precision, "engines": engines}
+            arguments.json,
+            {
+                "backend": backend,
+                "reason": why,
+                "precision": arguments.precision,
+                "measured": measured,
+                "engines": engines,
+            },
         )
     return 0
 

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute logits at 1/N of the frame's height and width, below the network's own, without training: 1, 2, "
         "4, 8 or 16",
     )
+    parser.add_argument(
+        "--target",
+        choices=("any", "cpu"),
+        default="any",
+        help="cpu adds a form of the graphs that CPUs are faster with, which `splitmerge build` takes where it is",
+    )
     parser.add_argument("--logits", action="store_true", help="return float32 logits beside the labels")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verification's numbers here, too")
 
@@ -74,7 +80,7 @@ def _exported(arguments: argparse.Namespace, form: str, folder: Path | None = No
         arguments.cut,
         arguments.logits,
         arguments.model,
-        Rewriting(form, arguments.output_stride),
+        Rewriting(form, arguments.output_stride, arguments.target),
     )
 
 

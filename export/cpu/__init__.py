@@ -1,0 +1,1 @@
+"""Graphs for CPUs: 3x3 convolutions as matrix products, on tensors whose batches and tiles lie innermost."""

@@ -1,0 +1,161 @@
+"""3x3 convolutions of tiled tensors as matrix products, a band of rows at a time.
+
+Of a band of rows and one more above and below, a matrix makes the tiles' points along the height, another one along the
+width; at each of their (m + 2)^2 points the channels are multiplied by a matrix of their own; two more matrices give the
+band's rows back. Bias, the shortcut of a residual block and ReLU follow while the band is in the cache. The points are
+2.25 times as many as the pixels, so that they should never be in main memory: ONNX's Scan goes from band to band, its
+inputs and outputs being views of the tensors that it scans.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from export.cpu.emitter import Emitter
+from export.cpu.tiling import Tiling
+from export.cpu.winograd import Side, filters, side_of
+
+__all__ = ["Convolution", "bands_of", "convolve", "pointwise"]
+
+CACHE_BYTES = 1_500_000
+"""What the points of a band may take, if that is more than one row of tiles. Measured with 16 to 512 channels on an AMD
+EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles and of two were equally fast, more slower."""
+
+_FLOAT = ir.DataType.FLOAT
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """`weights` [out,in,3,3] (or 1x1), `bias` [out] or None, and whether ReLU follows, after the shortcut's sum."""
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    relu: bool = False
+
+
+def convolve(
+    emit: Emitter, value: ir.Value, tiling: Tiling, convolution: Convolution, shortcut: ir.Value | None
+) -> ir.Value:
+    """A convolution with padding 1 of a tiled value; `shortcut`, of the result's size, is added to it."""
+    channels = convolution.weights.shape[0]
+    bands, rows = bands_of(tiling)
+    if bands == 1:
+        sides = side_of(tiling.height), _columns(tiling)
+        return _band(emit, value, tiling, convolution, sides, shortcut)
+    sides = side_of(rows, halo=True), _columns(tiling)
+    one = [tiling.run, tiling.channels or 1, -1]
+    feeds = [
+        _shifted(emit, value, tiling.height, rows, above=True),
+        emit.reshape(value, bands, rows, *one),
+        _shifted(emit, value, tiling.height, rows, above=False),
+    ]
+    shapes = [one, [rows, *one], one]
+    if shortcut is not None:
+        feeds.append(emit.reshape(shortcut, bands, rows, tiling.run, channels, -1))
+        shapes.append([rows, tiling.run, channels, -1])
+    body = _body(f"{emit.name}.band", shapes, tiling, convolution, sides)
+    out = emit("Scan", *feeds, body=body, num_scan_inputs=len(feeds))
+    return emit.reshape(out, tiling.height, tiling.run, channels, -1)
+
+
+def pointwise(emit: Emitter, value: ir.Value, convolution: Convolution) -> ir.Value:
+    """A 1x1 convolution of a tiled value."""
+    out = emit("MatMul", emit.floats(convolution.weights[:, :, 0, 0]), value)
+    if convolution.bias is not None:
+        out = emit("Add", out, emit.floats(convolution.bias.reshape(-1, 1)))
+    return emit("Relu", out) if convolution.relu else out
+
+
+def bands_of(tiling: Tiling) -> tuple[int, int]:
+    """Bands, and rows of each: as many rows as fit the cache, at least one row of tiles.
+
+    Bands are all alike, so their rows divide the height. Where that would take more products than the whole height in
+    one go, which has fewer tiles that reach beyond it, there is one band.
+    """
+    points = tiling.tiles * _columns(tiling).points * (tiling.channels or 1) * tiling.batches * 4
+    whole = side_of(tiling.height)
+    best = tiling.height
+    for rows in range(2, tiling.height):
+        side = side_of(rows)
+        alike = tiling.height % rows == 0 and side.points * (tiling.height // rows) <= whole.points
+        if alike and (best == tiling.height or side.points * points <= CACHE_BYTES):
+            best = rows
+    if whole.points * points <= CACHE_BYTES:
+        best = tiling.height
+    return tiling.height // best, best
+
+
+def _columns(tiling: Tiling) -> Side:
+    """The sides of one tile. A tile that is a whole row needs no neighbours."""
+    return side_of(tiling.run, halo=tiling.tiles > 1)
+
+
+def _shifted(emit: Emitter, value: ir.Value, height: int, rows: int, above: bool) -> ir.Value:
+    """The row above (or below) each band: zeros where there is none."""
+    if above:
+        return emit.pad(emit.slice(value, 0, rows - 1, height - 1, rows), 4, 0, 1, 0)
+    return emit.pad(emit.slice(value, 0, rows, height, rows), 4, 0, 0, 1)
+
+
+def _body(
+    name: str, shapes: list[list[int]], tiling: Tiling, convolution: Convolution, sides: tuple[Side, Side]
+) -> ir.Graph:
+    """What Scan does to each band: rows above, band, row below, and the shortcut's band."""
+    emit = Emitter(name)
+    names = ("above", "rows", "below", "shortcut")
+    inputs = [
+        ir.val(f"{name}.{word}", _FLOAT, [None if size == -1 else size for size in shape])
+        for word, shape in zip(names, shapes, strict=False)
+    ]
+    above, rows, below, *rest = inputs
+    one_row = [1, tiling.run, tiling.channels or 1, -1]
+    band = emit("Concat", emit.reshape(above, *one_row), rows, emit.reshape(below, *one_row), axis=0)
+    out = _band(emit, band, tiling, convolution, sides, rest[0] if rest else None)
+    out.dtype = _FLOAT
+    out.shape = ir.Shape([len(sides[0].outputs), tiling.run, len(convolution.weights), None])
+    return ir.Graph(inputs, [out], nodes=emit.nodes, initializers=emit.constants, name=name)
+
+
+def _band(
+    emit: Emitter,
+    value: ir.Value,
+    tiling: Tiling,
+    convolution: Convolution,
+    sides: tuple[Side, Side],
+    shortcut: ir.Value | None,
+) -> ir.Value:
+    """The convolution of rows `[rows (+ 2),run,in,N]`, as the sides' inputs ask: `[rows,run,out,N]`."""
+    down, across = sides
+    (out, into), rows = convolution.weights.shape[:2], len(down.outputs)
+    value = emit("MatMul", emit.floats(down.inputs), emit.reshape(value, down.inputs.shape[1], -1))
+    value = emit.reshape(value, down.points, tiling.run, into, -1)
+    if tiling.tiles > 1:
+        value = _with_neighbours(emit, value, down.points, tiling)
+    value = emit("MatMul", emit.floats(across.inputs), emit.reshape(value, down.points, across.inputs.shape[1], -1))
+    steps = down.m + 2, across.m + 2
+    value = emit.reshape(value, down.tiles, steps[0], across.tiles, steps[1], into, -1)
+    by_point = filters(convolution.weights, down.m, across.m)
+    value = emit("MatMul", emit.floats(by_point.reshape(1, steps[0], 1, steps[1], out, into)), value)
+    value = emit("MatMul", emit.floats(across.outputs), emit.reshape(value, down.points, across.points, -1))
+    value = emit("MatMul", emit.floats(down.outputs), emit.reshape(value, down.points, -1))
+    value = emit.reshape(value, rows, tiling.run, out, -1)
+    if convolution.bias is not None:
+        value = emit("Add", value, emit.floats(convolution.bias.reshape(-1, 1)))
+    if shortcut is not None:
+        value = emit("Add", value, shortcut)
+    return emit("Relu", value) if convolution.relu else value
+
+
+def _with_neighbours(emit: Emitter, value: ir.Value, rows: int, tiling: Tiling) -> ir.Value:
+    """Each tile of `[rows,run,C,tiles * N]` with the last column of the one before and the first of the one behind."""
+    run, channels, tiles = tiling.run, tiling.channels or 1, tiling.tiles
+    last, first = (emit.slice(value, 1, column, column + 1) for column in (run - 1, 0))
+    sides = []
+    for column, kept, zeros in ((last, (0, tiles - 1), (1, 0)), (first, (1, tiles), (0, 1))):
+        apart = emit.reshape(column, rows, 1, channels, tiles, -1)
+        moved = emit.pad(emit.slice(apart, 3, *kept), 5, 3, *zeros)
+        sides.append(emit.reshape(moved, rows, 1, channels, -1))
+    before, behind = sides
+    return emit("Concat", before, value, behind, axis=1)

@@ -1,0 +1,253 @@
+"""Rewrite a graph for CPUs: where 3x3 convolutions are worth it as matrix products, values are kept tiled.
+
+A convolution enters the tiled layout where arithmetic says that it gains, and what stands between such convolutions
+(ReLU, sums, 1x1 convolutions, splits, argmax) stays in it; every other operator is handed the plain layout. The graph
+still has its poolings as nodes, numbered.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from export.cpu.convolution import Convolution, convolve, pointwise
+from export.cpu.emitter import Emitter
+from export.cpu.tiling import Tiling, tiling_of
+from export.layouts import POINTWISE, Layout
+from export.nodes import is_split, numpy_of, only_reader, sizes, window_of
+
+__all__ = ["gains", "tile_convolutions"]
+
+_PICOSECONDS_DIRECT, _PICOSECONDS_TILED, _PICOSECONDS_MOVED = 171, 46, 2000
+"""For one pixel: of a 3x3 convolution for each pair of channels in and out, directly and as matrix products, and of
+moving each channel through the four small matrices. Fitted to one core of an AMD EPYC (Zen 4) with AVX-512, 16 to 512
+channels; it is their ratio that decides."""
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """A convolution, the value that is added to it, and whether ReLU is the last step."""
+
+    convolution: ir.Node
+    shortcut: ir.Value | None
+    relu: bool
+
+
+@dataclass(frozen=True)
+class _Tiled:
+    value: ir.Value
+    tiling: Tiling
+
+
+def gains(channels_in: int, channels_out: int) -> bool:
+    """Whether a 3x3 convolution of so many channels is faster as matrix products."""
+    pairs = channels_in * channels_out
+    moved = _PICOSECONDS_MOVED * (channels_in + channels_out)
+    return _PICOSECONDS_DIRECT * pairs > _PICOSECONDS_TILED * pairs + moved
+
+
+def tile_convolutions(model: ir.Model, layouts: Mapping[ir.Value, Layout]) -> int:
+    """Rewrite the graph and return how many 3x3 convolutions became matrix products.
+
+    `layouts` are those of its values from before its poolings were fused.
+    """
+    tiler = _Tiler(model.graph, layouts)
+    for node in list(model.graph):
+        tiler.rewrite(node)
+    tiler.leave_all(model.graph.outputs)
+    common.RemoveUnusedNodesPass()(model)
+    return tiler.count
+
+
+class _Tiler:
+    def __init__(self, graph: ir.Graph, layouts: Mapping[ir.Value, Layout]) -> None:
+        self.count = 0
+        self._graph = graph
+        self._layouts = dict(layouts)
+        self._tiled: dict[ir.Value, _Tiled] = {}
+        self._plain: set[ir.Value] = set()  # of the tiled ones, those that are there in the plain layout, too
+        self._fused, self._absorbed = _fusions(graph)
+
+    def rewrite(self, node: ir.Node) -> None:
+        if node in self._absorbed:
+            return  # done with the node that ends its fusion
+        fused = self._fused.get(node)
+        if fused is not None:
+            self._convolve(node, fused)
+        elif not self._keep_tiled(node):
+            self.leave_all((value for value in node.inputs if value is not None), node)
+
+    def leave_all(self, values: Iterable[ir.Value], before: ir.Node | None = None) -> list[ir.Value]:
+        """The plain values of those given, made here where they are only tiled so far: before a node, or at the end."""
+        return [self._left(value, before) if value in self._tiled else value for value in list(values)]
+
+    def _left(self, value: ir.Value, before: ir.Node | None) -> ir.Value:
+        if value in self._plain:
+            return value
+        producer, tiled = value.producer(), self._tiled.pop(value)
+        assert producer is not None
+        emit = Emitter(f"{producer.name}.plain")
+        plain = tiled.tiling.leave(emit, tiled.value)
+        emit.insert_before(self._graph, before)
+        self._take_over(value, plain)
+        self._tiled[plain] = tiled
+        self._plain.add(plain)
+        return plain
+
+    def _convolve(self, node: ir.Node, fused: _Fused) -> None:
+        emit = Emitter(f"{fused.convolution.name}.tiled")
+        source = self._entered(fused.convolution.inputs[0], node)
+        expected = source.tiling.with_channels(sizes(node.outputs[0])[1])
+        shortcut = self._entered(fused.shortcut, node, expected).value if fused.shortcut else None
+        weights, bias = _weights(fused.convolution)
+        out = convolve(emit, source.value, source.tiling, Convolution(weights, bias, fused.relu), shortcut)
+        self._keep(node, emit, out, source.tiling.with_channels(len(weights)))
+        self.count += 1
+
+    def _keep_tiled(self, node: ir.Node) -> bool:
+        """Do in the tiled layout what can be done there; False where the node needs plain values."""
+        known = [value for value in node.inputs if value is not None and value in self._tiled]
+        if not known or node.domain not in ("", "splitmerge"):
+            return False
+        source = self._tiled[known[0]]
+        emit = Emitter(f"{node.name}.tiled")
+        tiling = source.tiling
+        if is_split(node):
+            if not tiling.can_split(window_of(node)):
+                return False
+            out, tiling = tiling.split(emit, source.value, window_of(node))
+        elif node.op_type in POINTWISE and len(node.inputs) == 1:
+            out = emit(node.op_type, source.value)
+            made = emit.nodes[-1]
+            for attribute in node.attributes.values():
+                made.attributes.add(attribute)
+        elif node.op_type == "Add" and _alike(node):
+            values = [self._entered(value, node, tiling).value for value in node.inputs]
+            out = emit("Add", *values)
+        elif _is_pointwise_convolution(node):
+            weights, bias = _weights(node)
+            out = pointwise(emit, source.value, Convolution(weights, bias))
+            tiling = tiling.with_channels(len(weights))
+        elif node.op_type == "ArgMax" and _over_channels(node):
+            out = emit("ArgMax", source.value, axis=2, keepdims=0, select_last_index=_last_index(node))
+            tiling = tiling.with_channels(None)
+        else:
+            return False
+        self._keep(node, emit, out, tiling)
+        return True
+
+    def _entered(self, value: ir.Value | None, before: ir.Node, tiling: Tiling | None = None) -> _Tiled:
+        """The value in the tiled layout (in `tiling`, if one is given), made here where it is not."""
+        assert value is not None
+        if tiling is not None and value in self._tiled and self._tiled[value].tiling != tiling:
+            (value,) = self.leave_all([value], before)  # its splits were fused otherwise: numbered in another order
+            del self._tiled[value]
+        if value not in self._tiled:
+            _, channels, height, width = sizes(value)
+            assert channels is not None and height is not None and width is not None
+            tiling = tiling or tiling_of(channels, height, width, self._layouts[value])
+            emit = Emitter(f"{value.name}.to_tiles")
+            tiled = tiling.enter(emit, value)
+            emit.insert_before(self._graph, before)
+            self._tiled[value] = _Tiled(tiled, tiling)
+            self._plain.add(value)
+        return self._tiled[value]
+
+    def _keep(self, node: ir.Node, emit: Emitter, out: ir.Value, tiling: Tiling) -> None:
+        emit.insert_before(self._graph, node)
+        self._tiled[node.outputs[0]] = _Tiled(out, tiling)
+
+    def _take_over(self, value: ir.Value, plain: ir.Value) -> None:
+        """Let everybody read `plain`, under the name, type and shape of `value`, whose node nobody needs any more."""
+        plain.dtype, plain.shape = value.dtype, value.shape
+        self._layouts[plain] = self._layouts[value]
+        name, value.name = value.name, f"{value.name}.untiled"
+        plain.name = name
+        value.replace_all_uses_with(plain, replace_graph_outputs=True)
+
+
+def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
+    """The convolutions to be tiled by the last node of what is computed with them, and the nodes that are not last."""
+    fused: dict[ir.Node, _Fused] = {}
+    absorbed: set[ir.Node] = set()
+    for node in graph:
+        if node in absorbed or not _is_worth_tiling(node):
+            continue
+        last, shortcut = node, None
+        added = only_reader(last.outputs[0])
+        if added is not None and added.op_type == "Add" and _alike(added) and added not in fused:
+            (shortcut,) = (value for value in added.inputs if value is not last.outputs[0])
+            absorbed.add(last)
+            last = added
+        relu = only_reader(last.outputs[0])
+        if relu is not None and relu.op_type == "Relu":
+            absorbed.add(last)
+            last = relu
+        fused[last] = _Fused(node, shortcut, last.op_type == "Relu")
+        absorbed.discard(last)
+    return fused, absorbed
+
+
+def _is_worth_tiling(node: ir.Node) -> bool:
+    if not _is_plain_convolution(node, 3):
+        return False
+    out, into = sizes(node.inputs[1])[:2]  # type: ignore[arg-type]
+    shape = sizes(node.outputs[0])
+    return None not in shape[1:] and gains(into or 0, out or 0)
+
+
+def _is_pointwise_convolution(node: ir.Node) -> bool:
+    return _is_plain_convolution(node, 1)
+
+
+def _is_plain_convolution(node: ir.Node, size: int) -> bool:
+    """Whether it is a float convolution of one group and `size` taps each way that keeps height and width."""
+    if node.op_type != "Conv" or node.domain or not all(v is not None and v.const_value for v in node.inputs[1:]):
+        return False
+    weights = node.inputs[1]
+    assert weights is not None
+    if weights.dtype != ir.DataType.FLOAT or sizes(weights)[2:] != (size, size):
+        return False
+    ints = {
+        key: attribute.as_ints()
+        for key, attribute in node.attributes.items()
+        if attribute.name != "group" and attribute.type == ir.AttributeType.INTS
+    }
+    group = node.attributes.get("group")
+    auto = node.attributes.get("auto_pad")
+    return (
+        (group is None or group.as_int() == 1)
+        and (auto is None or auto.as_string() == "NOTSET")
+        and set(ints.get("strides", [1])) == {1}
+        and set(ints.get("dilations", [1])) == {1}
+        and set(ints.get("pads", [0])) == {size // 2}
+    )
+
+
+def _alike(node: ir.Node) -> bool:
+    """Whether two computed maps of the same shape are added."""
+    shapes = [sizes(v) for v in node.inputs if v is not None and v.const_value is None]
+    one, *others = [*shapes, None, None][:2]
+    return (
+        len(shapes) == 2
+        and one == others[0]
+        and one is not None
+        and len(one) == 4
+        and node.inputs[0] is not node.inputs[1]
+    )
+
+
+def _over_channels(node: ir.Node) -> bool:
+    return node.attributes["axis"].as_int() == 1 and node.attributes["keepdims"].as_int() == 0
+
+
+def _last_index(node: ir.Node) -> int:
+    attribute = node.attributes.get("select_last_index")
+    return attribute.as_int() if attribute else 0
+
+
+def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray | None]:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return numpy_of(node.inputs[1]), None if bias is None else numpy_of(bias)

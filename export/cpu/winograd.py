@@ -1,0 +1,84 @@
+"""Winograd's minimal filtering F(m,3) as matrices: m neighbouring outputs of a 3-tap filter from m + 2 products.
+
+    y = A^T [(G g) * (B^T d)]      d: m + 2 inputs, g: 3 weights, y: m outputs (Lavin and Gray 2016, Eq. 5)
+
+The matrices are Toom-Cook's: polynomials are evaluated at m + 1 points and at infinity, multiplied there and
+interpolated (Blahut, "Fast Algorithms for Signal Processing", 5.2), and the algorithm transposed. They are computed in
+rational numbers, so that nothing is rounded before the weights are.
+
+In two dimensions a tile of m x m outputs takes (m + 2)^2 products for m^2 outputs: 2.25 each for m = 4, 4 for m = 2,
+where the convolution itself takes 9.
+"""
+
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["POINTS", "Side", "filters", "minimal_filtering", "side_of"]
+
+Matrix = NDArray[np.float64]
+
+_TAPS = 3
+POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 2, -2)}
+"""Points of evaluation by m, small ones, which lose least to rounding; F(6,3) would need halves and loses ten times as
+much."""
+
+
+def minimal_filtering(m: int) -> tuple[Matrix, Matrix, Matrix]:
+    """`A^T` [m,m+2], `G` [m+2,3] and `B^T` [m+2,m+2] of F(m,3)."""
+    points = [Fraction(point) for point in POINTS[m]]
+    powers = [[point**power for point in points] + [Fraction(power == m - 1)] for power in range(m)]
+    at_points = [[point**tap / _others(points, point) for tap in range(_TAPS)] for point in points]
+    inputs = [[*_with_roots([other for other in points if other != point]), Fraction(0)] for point in points]
+    return _matrix(powers), _matrix([*at_points, [0, 0, 1]]), _matrix([*inputs, _with_roots(points)])
+
+
+class Side:
+    """One side (height or width) of a convolution with padding 1, tiled: `inputs` [points,size + 2 * halo] and
+    `outputs` [size,points]. The last tile may reach beyond `size`; nothing is computed for that part.
+
+    Without a halo the padding is folded in: what lies outside is zero and has no column.
+    """
+
+    def __init__(self, size: int, m: int, halo: bool) -> None:
+        forward, _, backward = minimal_filtering(m)
+        self.m, self.tiles, step = m, -(-size // m), m + _TAPS - 1
+        self.points = self.tiles * step
+        inputs = np.zeros((self.points, self.tiles * m + 2))
+        self.outputs = np.zeros((size, self.points))
+        for tile in range(self.tiles):
+            rows = slice(tile * step, (tile + 1) * step)
+            inputs[rows, tile * m : tile * m + step] = backward
+            within = min(m, size - tile * m)
+            self.outputs[tile * m : tile * m + within, rows] = forward[:within]
+        self.inputs = inputs[:, : size + 2] if halo else inputs[:, 1 : size + 1]
+
+
+def side_of(size: int, halo: bool = False) -> Side:
+    """The tiling of a side that takes fewest products, the larger tiles where two take as many."""
+    return min((Side(size, m, halo) for m in sorted(POINTS, reverse=True)), key=lambda side: side.points)
+
+
+def filters(weights: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """Weights `[out,in,3,3]` at the points of F(rows,3) x F(columns,3): `[rows + 2,columns + 2,out,in]`."""
+    down, across = minimal_filtering(rows)[1], minimal_filtering(columns)[1]
+    return np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64)).astype(np.float32)
+
+
+def _others(points: list[Fraction], point: Fraction) -> Fraction:
+    return prod((point - other for other in points if other != point), start=Fraction(1))
+
+
+def _with_roots(roots: list[Fraction]) -> list[Fraction]:
+    """Coefficients of the monic polynomial with these roots, the constant first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        coefficients = [up - root * here for up, here in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
+    return coefficients
+
+
+def _matrix(rows: "list[list[Fraction]]") -> Matrix:
+    return np.array([[float(value) for value in row] for row in rows])

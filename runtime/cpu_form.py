@@ -1,0 +1,142 @@
+"""On a CPU a package's graphs may have two forms (`export --target cpu`), and a frame may be shared out in many ways:
+what is fastest on this machine is measured once, when the engines are built, and kept beside them.
+
+    engines/onnxruntime-fp32/tuning.json    contexts, threads and chunk that were fastest, and all that was timed
+
+Stock sizes of caches and rates do not tell it: both forms, and each way to share out, run the same frames in turn.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from engines.build import BuiltEngine, build_engines
+from engines.onnxruntime_engine import cores
+from engines.sidecar import engine_folder
+from runtime.executor import Executor
+from splitmerge.errors import InputError
+from splitmerge.files import read_json, write_json
+from splitmerge.package import Package
+
+__all__ = ["Sharing", "build_fastest", "remembered"]
+
+_BACKEND, _PRECISION = "onnxruntime", "fp32"
+_TUNING = "tuning.json"
+_ROUNDS = 3
+_SECONDS = 10.0
+"""About how long a search may take; ways that come last are left out where frames are slow."""
+_CHUNKS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How a frame's split batches are shared out: contexts at once, CPU threads of each, split batches in one run."""
+
+    contexts: int
+    threads: int
+    chunk: int
+
+
+def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngine], str]:
+    """Build the engines for the CPU in the form that is faster here (or in `form`, "plain" or "cpu"), look for the
+    fastest way to share a frame out, and remember it. Also says in words what was measured.
+
+    Raises InputError where the package has no form for CPUs and that is asked for.
+    """
+    forms = ("plain", "cpu") if package.manifest.cpu else ("plain",)
+    if form != "auto":
+        if form not in forms:
+            raise InputError(
+                f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."
+            )
+        forms = (form,)
+    with ExitStack() as resources:
+        executors: dict[str, Executor] = {}
+        for name in forms:  # an engine that is loaded needs its file no more, so that the next may take its place
+            built = build_engines(package, _BACKEND, _PRECISION, cpu_form=name == "cpu")
+            if len(forms) > 1:
+                executors[name] = resources.enter_context(Executor(package, backend=_BACKEND))
+        times = _in_turn({name: executor.segment for name, executor in executors.items()}, _frame(package))
+    fastest = min(times, key=lambda name: times[name], default=forms[0])
+    notes = {"form": fastest, "form_ms": {name: round(ms, 1) for name, ms in times.items()}}
+    built = build_engines(package, _BACKEND, _PRECISION, cpu_form=fastest == "cpu", notes=notes)
+    words = (
+        [f"form {fastest} ({', '.join(f'{name} {ms:.0f} ms a frame' for name, ms in times.items())})"] if times else []
+    )
+    if package.manifest.cut is not None:
+        sharing, tried = _search(package)
+        write_json(
+            engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
+            {**asdict(sharing), "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()]},
+        )
+        words.append(
+            f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once "
+            f"({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)"
+        )
+    return built, "; ".join(words)
+
+
+def remembered(package: Package) -> Sharing | None:
+    """What was found to be fastest when the engines here were built; None where nothing was measured."""
+    path = engine_folder(package, _BACKEND, _PRECISION) / _TUNING
+    try:
+        value = read_json(path)
+        return Sharing(*(int(value[name]) for name in ("contexts", "threads", "chunk")))
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
+    """Ways to share a frame out and the milliseconds that each took, those that differ most from each other first."""
+    tried: dict[Sharing, float] = {}
+    frame, began = _frame(package), time.perf_counter()
+    for sharing in tqdm(list(_ways(package)), desc="sharing out", disable=None, leave=False):
+        if tried and time.perf_counter() - began > _SECONDS:
+            break
+        with Executor(
+            package,
+            sharing.contexts,
+            sharing.chunk,
+            backend=_BACKEND,
+            threads=sharing.threads,
+        ) as executor:
+            (tried[sharing],) = _in_turn({"": executor.segment}, frame).values()
+    return min(tried, key=lambda sharing: tried[sharing]), tried
+
+
+def _ways(package: Package) -> Iterator[Sharing]:
+    """As many contexts as cores, one context of all cores, and what lies between; small chunks first."""
+    cut = package.manifest.cut
+    assert cut is not None
+    most = cores()
+    splits = [contexts for contexts in range(most, 0, -1) if most % contexts == 0]
+    for chunk in _CHUNKS:
+        for contexts in splits:
+            if contexts * chunk <= cut.batches:
+                yield Sharing(contexts, most // contexts, chunk)
+
+
+def _in_turn(runs: Mapping[str, Callable[[np.ndarray], object]], frame: np.ndarray) -> dict[str, float]:
+    """Median milliseconds of each, run in turn, so that whatever slows the machine slows them alike.
+
+    The first round is to warm up; where it takes long, it has to do.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    began = time.perf_counter()
+    for turn in range(_ROUNDS + 1):
+        if turn and time.perf_counter() - began > _SECONDS / 2:
+            break
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(frame)
+            taken[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(times[1:] or times) for name, times in taken.items()}
+
+
+def _frame(package: Package) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*package.manifest.input.size, 3), np.uint8)
