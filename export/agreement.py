@@ -1,11 +1,14 @@
 """When two segmentations agree: the rule of `export.verify`, on arrays."""
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["LOGITS_TOLERANCE", "TIE", "Agreement", "TorchReference", "flat_pixels"]
+
+_Real = TypeVar("_Real", bound=np.floating[Any])
 
 TIE = 1e-4
 """In units of the logits: the two best of a pixel that lie this close may change places.
@@ -77,7 +80,7 @@ class TorchReference:
         )
 
 
-def flat_pixels(logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def flat_pixels(logits: list[NDArray[_Real]]) -> NDArray[_Real]:
     """Logits `[1,classes,h,w]` of several sizes as one list of pixels, `[1,classes,1,pixels]`."""
     return np.concatenate([part.reshape(1, part.shape[1], 1, -1) for part in logits], axis=3)
 

@@ -1,10 +1,10 @@
 """3x3 convolutions of tiled tensors as matrix products, a band of rows at a time.
 
-Of a band of rows and one more above and below, a matrix makes the tiles' points along the height, another one along the
-width; at each of their (m + 2)^2 points the channels are multiplied by a matrix of their own; two more matrices give the
-band's rows back. Bias, the shortcut of a residual block and ReLU follow while the band is in the cache. The points are
-2.25 times as many as the pixels, so that they should never be in main memory: ONNX's Scan goes from band to band, its
-inputs and outputs being views of the tensors that it scans.
+Of a band of rows and one more above and below, a matrix makes the tiles' points along the height, another one along
+the width; at each of their (m + 2)^2 points the channels are multiplied by a matrix of their own; two more matrices
+give the band's rows back. Bias, the shortcut of a residual block and ReLU follow while the band is in the cache. The
+points are 2.25 times as many as the pixels, so that they should never be in main memory: ONNX's Scan goes from band to
+band and from group to group, its inputs and outputs being views of the tensors that it scans.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from export.cpu.winograd import Side, filters, side_of
 __all__ = ["Convolution", "bands_of", "convolve", "pointwise"]
 
 CACHE_BYTES = 1_500_000
-"""What the points of a band may take, if that is more than one row of tiles. Measured with 16 to 512 channels on an AMD
-EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles and of two were equally fast, more slower."""
+"""What the points of a band may take, if that is more than one row of tiles. Measured with 16 to 512 channels on an
+AMD EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles and of two were equally fast, of four
+and more slower; from 1.5 to 3 MB made no difference, 0.6 MB was a fifth slower with 16 channels."""
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -41,23 +42,24 @@ def convolve(
     """A convolution with padding 1 of a tiled value; `shortcut`, of the result's size, is added to it."""
     channels = convolution.weights.shape[0]
     bands, rows = bands_of(tiling)
-    if bands == 1:
-        sides = side_of(tiling.height), _columns(tiling)
-        return _band(emit, value, tiling, convolution, sides, shortcut)
-    sides = side_of(rows, halo=True), _columns(tiling)
-    one = [tiling.run, tiling.channels or 1, -1]
-    feeds = [
-        _shifted(emit, value, tiling.height, rows, above=True),
-        emit.reshape(value, bands, rows, *one),
-        _shifted(emit, value, tiling.height, rows, above=False),
-    ]
-    shapes = [one, [rows, *one], one]
+    steps = tiling.groups * bands
+    sides = side_of(rows, halo=bands > 1), _columns(tiling)
+    shape = [tiling.run, tiling.channels or 1, -1]
+    if steps == 1:
+        whole = emit.reshape(value, rows, *shape)
+        added = None if shortcut is None else emit.reshape(shortcut, rows, tiling.run, channels, -1)
+        out = _band(emit, whole, tiling, convolution, sides, added)
+        return emit.reshape(out, 1, tiling.height, tiling.run, channels, -1)
+    feeds, shapes = [emit.reshape(value, steps, rows, *shape)], [[rows, *shape]]
+    if bands > 1:
+        feeds += [_neighbours(emit, value, tiling, rows, bands, above) for above in (True, False)]
+        shapes += [[1, *shape], [1, *shape]]
     if shortcut is not None:
-        feeds.append(emit.reshape(shortcut, bands, rows, tiling.run, channels, -1))
+        feeds.append(emit.reshape(shortcut, steps, rows, tiling.run, channels, -1))
         shapes.append([rows, tiling.run, channels, -1])
-    body = _body(f"{emit.name}.band", shapes, tiling, convolution, sides)
+    body = _body(f"{emit.name}.band", shapes, tiling, convolution, sides, shortcut is not None)
     out = emit("Scan", *feeds, body=body, num_scan_inputs=len(feeds))
-    return emit.reshape(out, tiling.height, tiling.run, channels, -1)
+    return emit.reshape(out, tiling.groups, tiling.height, tiling.run, channels, -1)
 
 
 def pointwise(emit: Emitter, value: ir.Value, convolution: Convolution) -> ir.Value:
@@ -92,27 +94,32 @@ def _columns(tiling: Tiling) -> Side:
     return side_of(tiling.run, halo=tiling.tiles > 1)
 
 
-def _shifted(emit: Emitter, value: ir.Value, height: int, rows: int, above: bool) -> ir.Value:
-    """The row above (or below) each band: zeros where there is none."""
+def _neighbours(emit: Emitter, value: ir.Value, tiling: Tiling, rows: int, bands: int, above: bool) -> ir.Value:
+    """The row above (or below) each band, `[steps,1,run,C,N]`: zeros where there is none."""
     if above:
-        return emit.pad(emit.slice(value, 0, rows - 1, height - 1, rows), 4, 0, 1, 0)
-    return emit.pad(emit.slice(value, 0, rows, height, rows), 4, 0, 0, 1)
+        row = emit.pad(emit.slice(value, 1, rows - 1, tiling.height - 1, rows), 5, 1, 1, 0)
+    else:
+        row = emit.pad(emit.slice(value, 1, rows, tiling.height, rows), 5, 1, 0, 1)
+    return emit.reshape(row, tiling.groups * bands, 1, tiling.run, tiling.channels or 1, -1)
 
 
 def _body(
-    name: str, shapes: list[list[int]], tiling: Tiling, convolution: Convolution, sides: tuple[Side, Side]
+    name: str,
+    shapes: list[list[int]],
+    tiling: Tiling,
+    convolution: Convolution,
+    sides: tuple[Side, Side],
+    shortcut: bool,
 ) -> ir.Graph:
-    """What Scan does to each band: rows above, band, row below, and the shortcut's band."""
+    """What Scan does to each band: its rows, those above and below where there are several bands, the shortcut's."""
     emit = Emitter(name)
-    names = ("above", "rows", "below", "shortcut")
     inputs = [
-        ir.val(f"{name}.{word}", _FLOAT, [None if size == -1 else size for size in shape])
-        for word, shape in zip(names, shapes, strict=False)
+        ir.val(f"{name}.input{index}", _FLOAT, [None if size == -1 else size for size in shape])
+        for index, shape in enumerate(shapes)
     ]
-    above, rows, below, *rest = inputs
-    one_row = [1, tiling.run, tiling.channels or 1, -1]
-    band = emit("Concat", emit.reshape(above, *one_row), rows, emit.reshape(below, *one_row), axis=0)
-    out = _band(emit, band, tiling, convolution, sides, rest[0] if rest else None)
+    rows, *around = inputs[: len(inputs) - shortcut]
+    band = emit("Concat", around[0], rows, around[1], axis=0) if around else rows
+    out = _band(emit, band, tiling, convolution, sides, inputs[-1] if shortcut else None)
     out.dtype = _FLOAT
     out.shape = ir.Shape([len(sides[0].outputs), tiling.run, len(convolution.weights), None])
     return ir.Graph(inputs, [out], nodes=emit.nodes, initializers=emit.constants, name=name)

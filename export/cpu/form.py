@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from export.cpu.convolution import Convolution, convolve, pointwise
@@ -131,7 +132,7 @@ class _Tiler:
             out = pointwise(emit, source.value, Convolution(weights, bias))
             tiling = tiling.with_channels(len(weights))
         elif node.op_type == "ArgMax" and _over_channels(node):
-            out = emit("ArgMax", source.value, axis=2, keepdims=0, select_last_index=_last_index(node))
+            out = emit("ArgMax", source.value, axis=3, keepdims=0, select_last_index=_last_index(node))
             tiling = tiling.with_channels(None)
         else:
             return False
@@ -147,11 +148,11 @@ class _Tiler:
         if value not in self._tiled:
             _, channels, height, width = sizes(value)
             assert channels is not None and height is not None and width is not None
-            tiling = tiling or tiling_of(channels, height, width, self._layouts[value])
+            into = tiling or tiling_of(channels, height, width, self._layouts[value])
             emit = Emitter(f"{value.name}.to_tiles")
-            tiled = tiling.enter(emit, value)
+            tiled = into.enter(emit, value)
             emit.insert_before(self._graph, before)
-            self._tiled[value] = _Tiled(tiled, tiling)
+            self._tiled[value] = _Tiled(tiled, into)
             self._plain.add(value)
         return self._tiled[value]
 
@@ -161,6 +162,7 @@ class _Tiler:
 
     def _take_over(self, value: ir.Value, plain: ir.Value) -> None:
         """Let everybody read `plain`, under the name, type and shape of `value`, whose node nobody needs any more."""
+        assert value.dtype is not None
         plain.dtype, plain.shape = value.dtype, value.shape
         self._layouts[plain] = self._layouts[value]
         name, value.name = value.name, f"{value.name}.untiled"
@@ -177,7 +179,8 @@ def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
             continue
         last, shortcut = node, None
         added = only_reader(last.outputs[0])
-        if added is not None and added.op_type == "Add" and _alike(added) and added not in fused:
+        taken = added in fused or added in absorbed  # by the other value's convolution
+        if added is not None and added.op_type == "Add" and _alike(added) and not taken:
             (shortcut,) = (value for value in added.inputs if value is not last.outputs[0])
             absorbed.add(last)
             last = added
@@ -193,9 +196,8 @@ def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
 def _is_worth_tiling(node: ir.Node) -> bool:
     if not _is_plain_convolution(node, 3):
         return False
-    out, into = sizes(node.inputs[1])[:2]  # type: ignore[arg-type]
-    shape = sizes(node.outputs[0])
-    return None not in shape[1:] and gains(into or 0, out or 0)
+    out, into = numpy_of(node.inputs[1]).shape[:2]
+    return None not in sizes(node.outputs[0])[1:] and gains(into, out)
 
 
 def _is_pointwise_convolution(node: ir.Node) -> bool:
@@ -211,9 +213,7 @@ def _is_plain_convolution(node: ir.Node, size: int) -> bool:
     if weights.dtype != ir.DataType.FLOAT or sizes(weights)[2:] != (size, size):
         return False
     ints = {
-        key: attribute.as_ints()
-        for key, attribute in node.attributes.items()
-        if attribute.name != "group" and attribute.type == ir.AttributeType.INTS
+        name: node.attributes[name].as_ints() for name in ("strides", "dilations", "pads") if name in node.attributes
     }
     group = node.attributes.get("group")
     auto = node.attributes.get("auto_pad")
@@ -227,16 +227,11 @@ def _is_plain_convolution(node: ir.Node, size: int) -> bool:
 
 
 def _alike(node: ir.Node) -> bool:
-    """Whether two computed maps of the same shape are added."""
-    shapes = [sizes(v) for v in node.inputs if v is not None and v.const_value is None]
-    one, *others = [*shapes, None, None][:2]
-    return (
-        len(shapes) == 2
-        and one == others[0]
-        and one is not None
-        and len(one) == 4
-        and node.inputs[0] is not node.inputs[1]
-    )
+    """Whether two computed maps of the same shape, and not one map twice, are added."""
+    one, other = node.inputs
+    if one is None or other is None or one is other or one.const_value or other.const_value:
+        return False
+    return len(sizes(one)) == 4 and sizes(one) == sizes(other)
 
 
 def _over_channels(node: ir.Node) -> bool:
@@ -248,6 +243,6 @@ def _last_index(node: ir.Node) -> int:
     return attribute.as_int() if attribute else 0
 
 
-def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray | None]:
+def _weights(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return numpy_of(node.inputs[1]), None if bias is None else numpy_of(bias)
+    return numpy_of(node.inputs[1]).astype(np.float32), None if bias is None else numpy_of(bias).astype(np.float32)

@@ -1,16 +1,17 @@
 """The layout in which convolutions are matrix products: batches innermost, and beside them the tiles of a row.
 
-A tensor `[N,C,H,W]` is kept as `[H, run, C, tiles * N]`: the pixel of row h and column t * run + j of batch n is at
-`[h, j, :, t * N + n]`. Each of a row's `tiles` has `run` columns. So what a small matrix does to rows is one product of
-matrices over the first axis, what it does to the columns of a tile one over the second, and what weights do to channels
-one over the third, without a copy and with long rows of numbers to do it to.
+A tensor `[N,C,H,W]` is kept as `[groups,H,run,C,tiles * batches]`: the pixel of row h and column t * run + j of batch b
+in group g is at `[g,h,j,:,t * batches + b]`. Each of a row's `tiles` has `run` columns. So what a small matrix does to
+rows is one product of matrices, what it does to the columns of a tile another one, and what weights do to channels a
+third, without a copy and with long rows of numbers to do it to.
 
-Split batches are numbered with the last split's row and column offset first and the graph's own batches last:
-((k_s, l_s), ..., (k_1, l_1), n). Nothing between the first split and the last merge can tell (`export.layouts`). Where
-such a value is handed to an operator outside, its batches take the pixels' order again.
+A split makes more batches of fewer tiles. They become batches as long as rows stay short enough for the cache, and else
+groups, which are computed one after the other. The order is that of the splits, the last one first, and the graph's own
+batches last: groups ((k_s,l_s), ...), batches (..., (k_1,l_1), n). Nothing between the first split and the last merge
+can tell (`export.layouts`). Where such a value is handed to an operator outside, its batches take the pixels' order
+again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -25,26 +26,47 @@ __all__ = ["TILE", "Tiling", "run_of", "tiling_of"]
 TILE = 4
 """Columns of a tile where the width divides into them; else a row is one tile."""
 
+LONGEST, LONGEST_OF_CHANNELS = 64, 4
+"""Numbers in the innermost rows up to which split batches join them: so many, or a fourth of the channels, where there
+are more weights to read than pixels. With 64 to 128 channels 32 and 64 were equally fast (AMD EPYC, Zen 4) and 256 a
+quarter slower, since a band's points left the cache; with 512 channels 128 was faster than 32."""
+
+NARROW = 8
+"""A row of so many columns or fewer is one tile: larger matrices, but no neighbours to fetch."""
+
 
 def run_of(width: int) -> int:
     """Columns of each tile of a row."""
-    return TILE if width % TILE == 0 else width
+    return TILE if width % TILE == 0 and width > NARROW else width
+
+
+def _joins(channels: int | None, length: int) -> bool:
+    """Whether innermost rows may become so long."""
+    return length <= max(LONGEST, (channels or 1) // LONGEST_OF_CHANNELS)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a value is kept. `channels` is None for label maps; `layout` has the splits it went through."""
+    """How a value is kept. `channels` is None for label maps; `layout` has the splits it went through, `grouped` says
+    of each whether its batches are groups.
+    """
 
     channels: int | None
     height: int
     run: int
     tiles: int
     layout: Layout = ()
+    grouped: tuple[bool, ...] = ()
+
+    @property
+    def groups(self) -> int:
+        """Groups of split batches that are computed one after the other."""
+        return prod(r * c for (r, c), grouped in zip(self.layout, self.grouped, strict=True) if grouped)
 
     @property
     def batches(self) -> int:
-        """Split batches for each batch of the graph."""
-        return prod(rows * columns for rows, columns in self.layout)
+        """Split batches in a group for each batch of the graph."""
+        return prod(r * c for (r, c), grouped in zip(self.layout, self.grouped, strict=True) if not grouped)
 
     @property
     def inner(self) -> list[int]:
@@ -56,26 +78,17 @@ class Tiling:
 
     def enter(self, emit: Emitter, value: ir.Value) -> ir.Value:
         """From `[N,C,H,W]` (or `[N,H,W]`)."""
-        offsets = self._offsets()
-        apart = emit.reshape(value, -1, *offsets, *self.inner, self.height, self.tiles, self.run)
-        axes = self._axes()
-        turned = emit("Transpose", apart, perm=[axes[name] for name in self._tiled_order()])
-        return emit.reshape(turned, self.height, self.run, *self.inner, -1)
+        return self._turned(emit, value, self._plain_order(), self._tiled_order(), self._tiled_shape())
 
     def leave(self, emit: Emitter, value: ir.Value) -> ir.Value:
         """To `[N,C,H,W]` (or `[N,H,W]`)."""
-        tiled = self._tiled_order()
-        sizes = {"n": -1, "h": self.height, "run": self.run, "tiles": self.tiles, "c": self.channels or 1}
-        sizes |= {f"k{i}": rows for i, (rows, _) in enumerate(self.layout)}
-        sizes |= {f"l{i}": columns for i, (_, columns) in enumerate(self.layout)}
-        apart = emit.reshape(value, *(sizes[name] for name in tiled))
-        turned = emit("Transpose", apart, perm=[tiled.index(name) for name in self._axes()])
-        return emit.reshape(turned, -1, *self.inner, self.height, self.tiles * self.run)
+        shape = [-1, *self.inner, self.height, self.tiles * self.run]
+        return self._turned(emit, value, self._tiled_order(), self._plain_order(), shape)
 
     def can_split(self, window: Window) -> bool:
         """Whether `split` knows how."""
         (rows, columns), width = window, self.run * self.tiles
-        if self.height % rows or self.run % columns or width % columns:
+        if self.height % rows or self.run % columns:
             return False
         return run_of(width // columns) % (self.run // columns) == 0
 
@@ -88,34 +101,63 @@ class Tiling:
         rows, columns = window
         short, run = self.run // columns, run_of(self.run * self.tiles // columns)
         joined = run // short
-        after = Tiling(self.channels, self.height // rows, run, self.tiles // joined, (*self.layout, window))
-        channel = len(self.inner)
-        apart = emit.reshape(
-            value, after.height, rows, short, columns, *self.inner, after.tiles, joined, -1
-        )  # h, k, i, l, c, t, joined, n
-        tile = 4 + channel
-        order = [0, tile + 1, 2, *([4] if channel else []), tile, 1, 3, tile + 2]
-        return emit.reshape(emit("Transpose", apart, perm=order), after.height, run, *self.inner, -1), after
+        tiles = self.tiles // joined
+        grouped = not _joins(self.channels, tiles * self.batches * rows * columns)
+        after = Tiling(self.channels, self.height // rows, run, tiles, (*self.layout, window), (*self.grouped, grouped))
+        sizes = {"g": self.groups, "h": after.height, "k": rows, "i": short, "l": columns, "t": tiles, "joined": joined}
+        sizes |= {"c": self.channels or 1, "n": -1}
+        channel = ["c"] if self.channels is not None else []
+        before = ["g", "h", "k", "i", "l", *channel, "t", "joined", "n"]
+        offsets = ["k", "l"]
+        order = [
+            *(offsets if grouped else []),
+            "g",
+            "h",
+            "joined",
+            "i",
+            *channel,
+            "t",
+            *([] if grouped else offsets),
+            "n",
+        ]
+        apart = emit.reshape(value, *(sizes[axis] for axis in before))
+        turned = emit("Transpose", apart, perm=[before.index(axis) for axis in order])
+        return emit.reshape(turned, *after._tiled_shape()), after
 
-    def _offsets(self) -> list[int]:
-        """Sizes of the offsets' axes in the pixels' order: the last split's row is the highest digit of a row."""
-        rows = [rows for rows, _ in reversed(self.layout)]
-        return rows + [columns for _, columns in reversed(self.layout)]
+    def _turned(
+        self, emit: Emitter, value: ir.Value, before: list[str], after: list[str], shape: list[int]
+    ) -> ir.Value:
+        sizes = {"n": -1, "h": self.height, "run": self.run, "tiles": self.tiles, "c": self.channels or 1}
+        sizes |= {f"k{i}": rows for i, (rows, _) in enumerate(self.layout)}
+        sizes |= {f"l{i}": columns for i, (_, columns) in enumerate(self.layout)}
+        apart = emit.reshape(value, *(sizes[axis] for axis in before))
+        turned = emit("Transpose", apart, perm=[before.index(axis) for axis in after])
+        return emit.reshape(turned, *shape)
 
-    def _axes(self) -> dict[str, int]:
-        """Place of each axis in `[N,C,H,W]`, taken apart."""
+    def _tiled_shape(self) -> list[int]:
+        return [self.groups, self.height, self.run, *self.inner, -1]
+
+    def _plain_order(self) -> list[str]:
+        """Axes of `[N,C,H,W]`, taken apart: the last split's row is the highest digit of a batch's row."""
         levels = range(len(self.layout) - 1, -1, -1)
-        names = ["n", *(f"k{i}" for i in levels), *(f"l{i}" for i in levels)]
-        names += ["c"] if self.channels is not None else []
-        return {name: place for place, name in enumerate([*names, "h", "tiles", "run"])}
+        channel = ["c"] if self.channels is not None else []
+        return ["n", *(f"k{i}" for i in levels), *(f"l{i}" for i in levels), *channel, "h", "tiles", "run"]
 
-    def _tiled_order(self) -> Sequence[str]:
+    def _tiled_order(self) -> list[str]:
         levels = range(len(self.layout) - 1, -1, -1)
-        offsets = [name for i in levels for name in (f"k{i}", f"l{i}")]
-        return ["h", "run", *(["c"] if self.channels is not None else []), "tiles", *offsets, "n"]
+        channel = ["c"] if self.channels is not None else []
+        groups, batches = (
+            [axis for i in levels if self.grouped[i] == grouped for axis in (f"k{i}", f"l{i}")]
+            for grouped in (True, False)
+        )
+        return [*groups, "h", "run", *channel, "tiles", *batches, "n"]
 
 
 def tiling_of(channels: int | None, height: int, width: int, layout: Layout) -> Tiling:
-    """The tiling of a value of this size."""
+    """The tiling of a value of this size, its split batches grouped as they would be had they been split here."""
     run = run_of(width)
-    return Tiling(channels, height, run, width // run, layout)
+    tiles, batches, grouped = width // run, 1, []
+    for rows, columns in layout:
+        grouped.append(not _joins(channels, tiles * batches * rows * columns))
+        batches *= 1 if grouped[-1] else rows * columns
+    return Tiling(channels, height, run, tiles, layout, tuple(grouped))

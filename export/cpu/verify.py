@@ -10,6 +10,7 @@ the bit.
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -48,7 +49,7 @@ class CpuReport:
 @dataclass(frozen=True)
 class _Run:
     labels: list[NDArray[np.uint8]]
-    logits: list[NDArray[np.float32]]
+    logits: list[NDArray[Any]]
 
 
 def verify_cpu(network: SegmentationNet, graphs: Graphs) -> CpuReport:
@@ -110,7 +111,7 @@ def _run(graphs: Graphs, parts: dict[str, ir.Model], frames: NDArray[np.uint8], 
 
 def _in_double(
     network: SegmentationNet, graphs: Graphs, frames: NDArray[np.uint8], pixels: list[Pixels]
-) -> list[NDArray[np.float64]]:
+) -> list[NDArray[Any]]:
     """The network's logits at the pixels; empty where they are too many to compute."""
     double = copy.deepcopy(network).double()
     x = normalised(frames, graphs.contract).double()
@@ -130,5 +131,5 @@ def _in_double(
     ]
 
 
-def _of_largest(run: _Run, logits: NDArray[np.floating]) -> float:
+def _of_largest(run: _Run, logits: NDArray[Any]) -> float:
     return float(f"{np.abs(flat_pixels(run.logits) - logits).max() / np.abs(logits).max():.3g}")

@@ -32,7 +32,8 @@ def minimal_filtering(m: int) -> tuple[Matrix, Matrix, Matrix]:
     powers = [[point**power for point in points] + [Fraction(power == m - 1)] for power in range(m)]
     at_points = [[point**tap / _others(points, point) for tap in range(_TAPS)] for point in points]
     inputs = [[*_with_roots([other for other in points if other != point]), Fraction(0)] for point in points]
-    return _matrix(powers), _matrix([*at_points, [0, 0, 1]]), _matrix([*inputs, _with_roots(points)])
+    at_infinity = [Fraction(0), Fraction(0), Fraction(1)]
+    return _matrix(powers), _matrix([*at_points, at_infinity]), _matrix([*inputs, _with_roots(points)])
 
 
 class Side:
@@ -64,7 +65,8 @@ def side_of(size: int, halo: bool = False) -> Side:
 def filters(weights: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
     """Weights `[out,in,3,3]` at the points of F(rows,3) x F(columns,3): `[rows + 2,columns + 2,out,in]`."""
     down, across = minimal_filtering(rows)[1], minimal_filtering(columns)[1]
-    return np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64)).astype(np.float32)
+    at_points: Matrix = np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64))
+    return at_points.astype(np.float32)
 
 
 def _others(points: list[Fraction], point: Fraction) -> Fraction:
@@ -80,5 +82,5 @@ def _with_roots(roots: list[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-def _matrix(rows: "list[list[Fraction]]") -> Matrix:
+def _matrix(rows: list[list[Fraction]]) -> Matrix:
     return np.array([[float(value) for value in row] for row in rows])

@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     backend, why = choose_backend(arguments.backend)
     print(f"backend: {backend} ({why})")
     all_options = _options(arguments, backend)
-    built, measured = [], None
+    built: list[BuiltEngine] = []
+    measured = None
     if backend == "onnxruntime" and arguments.precision == "fp32":
         from runtime.cpu_form import build_fastest
 
