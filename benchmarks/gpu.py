@@ -26,16 +26,15 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_copies import pycuda_copies, torch_copies
 from benchmarks.gpu_machine import Tools, choose_gpu, describe, find_tools, free_memory
+from benchmarks.gpu_options import add_arguments
 from benchmarks.gpu_rows import Row, Way, measure, ratios, slug, table
 from engines.backends import find_backends
 from engines.machine import Gpu
 from splitmerge.errors import InputError, SplitmergeError
 from splitmerge.files import check_outputs, write_json
-from splitmerge.options import height_and_width, positive_integer, positive_number, whole_number
 from splitmerge.package import Package
 
 RESULTS = Path(__file__).parent / "results"
-ALL = ("torch", "onnxruntime", "tensorrt", "copies")
 
 
 @dataclass
@@ -53,31 +52,15 @@ class _Job:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_arguments(parser)
+    add_arguments(parser)
     try:
-        return _run(parser.parse_args(arguments))
+        return run(parser.parse_args(arguments))
     except SplitmergeError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--size", type=height_and_width, default=(512, 1024), metavar="HxW", help="frames")
-    add("--width", type=positive_integer, default=64, metavar="N", help="channels of SMP-18's first stage")
-    add(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="a trained Split-Merge Pooling network; random weights if absent",
-    )
-    add("--device", type=whole_number, default=0, metavar="N", help="the GPU, as CUDA numbers them")
-    add("--only", nargs="+", choices=ALL, default=list(ALL), metavar="PART", help=f"some of {', '.join(ALL)}")
-    add("--seconds", type=positive_number, default=3, help="how long each row is repeated at most, after 3 runs")
-    add("--json", type=Path, metavar="FILE", help="results; benchmarks/results/GPU.json if absent")
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     if min(arguments.size) < 32:
         raise InputError(f"Frames of {arguments.size} are smaller than the network's stride: give 32x32 or more.")
     gpu = choose_gpu(arguments.device)

@@ -38,10 +38,10 @@ def test_a_system_without_proc(capsys, monkeypatch):
 
 def test_a_child_that_fails_is_quoted_in_one_sentence():
     with pytest.raises(EngineError, match=r"Exporting x failed \(ValueError: no room\): try") as error:
-        streaming._child(["-c", "raise ValueError('no room.')"], "Exporting x")
+        streaming.child(["-c", "raise ValueError('no room.')"], "Exporting x")
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(EngineError, match="ended with -9"):
-        streaming._child(["-c", "import os; os.kill(os.getpid(), 9)"], "Exporting x")
+        streaming.child(["-c", "import os; os.kill(os.getpid(), 9)"], "Exporting x")
 
 
 def test_every_row_of_a_small_network(tmp_path, capsys):
