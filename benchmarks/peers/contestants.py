@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.limits import GEMM_SIZE
 from benchmarks.peers.packages import OWN_MAKING
 from engines.backends import is_installed
 
@@ -55,7 +56,8 @@ class Contestant:
 def contestants_of(forms: Mapping[str, str], cut: Mapping[str, bool], peers: tuple[str, ...]) -> list[Contestant]:
     """All for one network on frames of one size. `forms` has the forms that the network has and what their graphs are,
     and of each whether it is `cut` (and so streamed)."""
-    return [*_project(forms, cut), *peers_of(forms, peers), Contestant(GEMM, LIMIT, "benchmarks.peers.rivals:gemm")]
+    limit = Contestant(GEMM, LIMIT, "benchmarks.peers.rivals:gemm", arguments={"size": GEMM_SIZE})
+    return [*_project(forms, cut), *peers_of(forms, peers), limit]
 
 
 def _project(forms: Mapping[str, str], cut: Mapping[str, bool]) -> list[Contestant]:

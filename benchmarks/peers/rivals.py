@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.limits import GEMM_SIZE
 from benchmarks.limits import gemm as matrix_product
 from benchmarks.peers.contestants import Contender
 from splitmerge.package import Package
@@ -102,7 +101,7 @@ def openvino_latency(folder: Path) -> Contender:
     return Contender(segment, notes=settings)
 
 
-def gemm(folder: Path, size: int = GEMM_SIZE) -> Contender:
+def gemm(folder: Path, size: int) -> Contender:
     """A matrix product in place of a frame; its labels mean nothing."""
     product, by = matrix_product(size)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.limits import GEMM_SIZE, gemm_gflops
+from benchmarks.limits import gemm_gflops
 from benchmarks.peers.contestants import LIMIT, PEER, Contestant
 from benchmarks.peers.turns import Taken
 from export.agreement import TIE
@@ -65,7 +65,7 @@ def rows_of(contestants: Sequence[Contestant], taken: Sequence[Taken | str], mul
     medians = {contestant.name: statistics.median(took.ms) for contestant, took in ran}
     right = [c for c, _ in ran if c.role == PEER and not _wrong(shares.get(c.name))]
     best_peer = min((medians[c.name] for c in right), default=None)
-    gemm = next((gemm_gflops(GEMM_SIZE, medians[c.name] / 1e3) for c, _ in ran if c.role == LIMIT), None)
+    gemm = next((gemm_gflops(c.arguments["size"], medians[c.name] / 1e3) for c, _ in ran if c.role == LIMIT), None)
     rows = []
     for contestant, took in zip(contestants, taken, strict=True):
         row = Row(contestant.name, contestant.role, contestant.form)

@@ -86,7 +86,7 @@ def profile(package: Package, precision: str, chunk: int, frames: int) -> Profil
             timer.segment(frame)
         operators: list[Operator] = []
         for part, session in sessions.items():
-            operators += operators_of(part, session.finish(), frames, timer.runs[part])
+            operators += operators_of(part, session.finish(), session.nodes, frames, timer.runs[part])
     stages = {stage: median(taken[1:]) for stage, taken in timer.taken.items()}
     with Executor(package, precision=precision, chunk=chunk) as executor:
         taken = [_ms(executor.segment, frame) for _ in range(frames + 1)]

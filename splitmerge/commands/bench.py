@@ -43,9 +43,20 @@ class _Options(argparse.ArgumentParser):
         action = super().add_argument(*names, **settings)
         if self._shared is not None and action.dest not in self._known:
             self._known.add(action.dest)
+            words = f"{settings.get('help', '')} (default: {_words(settings.get('default'))})"
             # absent where it is not given: the measurement that is chosen has a default of its own
-            self._shared.add_argument(*names, **{**settings, "default": argparse.SUPPRESS})
+            self._shared.add_argument(*names, **{**settings, "default": argparse.SUPPRESS, "help": words})
+        elif self._shared is not None:
+            before = self._shared.description or "also, with defaults of its own:"
+            self._shared.description = f"{before} {names[0]}"
         return action
+
+
+def _words(default: object) -> str:
+    """A default as it would be given on the command line."""
+    if isinstance(default, tuple):
+        return "x".join(map(str, default))
+    return " ".join(map(_words, default)) if isinstance(default, list) else str(default)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
