@@ -5,9 +5,16 @@ from pathlib import Path
 
 from splitmerge.options import height_and_width, positive_integer, positive_number, whole_number
 
-__all__ = ["ALL", "add_arguments"]
+__all__ = ["ALL", "BACKENDS", "add_arguments"]
 
 ALL = ("torch", "onnxruntime", "tensorrt", "copies")
+BACKENDS = {
+    "torch": ("torch",),
+    "onnxruntime-cuda": ("onnxruntime",),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt",),
+}
+"""What `splitmerge bench --backend` measures."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
