@@ -63,8 +63,10 @@ compare: setup   ## engine against the PyTorch reference and the truth, over IMA
 	$(SPLITMERGE) compare --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)" --images $(IMAGES) \
 	    --picture "$(OUT)/compare.png" --json "$(OUT)/compare.json"
 
-bench: setup     ## peak memory and time, whole graph against streamed split batches
-	$(SPLITMERGE) bench --json build/streaming.json
+# OpenVINO is a peer like the others, which are rows without it; options in BENCH=
+bench: setup     ## this project beside PyTorch, ONNX Runtime and OpenVINO on this CPU: time, memory, labels
+	-$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[export,bench]"
+	$(SPLITMERGE) bench --json build/bench.json --picture build/bench.png --markdown build/bench.md $(BENCH)
 
 test: setup-test ## everything but what is marked slow; where a program is missing that pip has not, tests skip (.ci/install)
 	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST)

@@ -1,6 +1,6 @@
 """Peak memory and time of the whole graph against split batches streamed through the trunk.
 
-    python -m benchmarks.streaming --sizes 512x1024 1024x2048 --widths 16 --json build/streaming.json
+    splitmerge bench --streaming --sizes 512x1024 1024x2048 --widths 16 --json build/streaming.json
 
 exports SMP-18 with random weights, builds its engines and measures each row in a process of its own
 (`streaming_row.py`). Memory is the process's high-water mark less what it held with its engines loaded and nothing run:
@@ -57,7 +57,7 @@ class Case:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, for this script and for `splitmerge bench`."""
+    """The options, for this script and for `splitmerge bench --streaming`."""
     parser.add_argument(
         "--sizes", nargs="+", type=height_and_width, default=[(512, 1024), (1024, 2048)], metavar="HxW", help="frames"
     )
