@@ -25,6 +25,8 @@ from benchmarks.streaming_row import CLEAR_REFS, status_mib
 
 __all__ = ["main"]
 
+_LIBRARIES_GIB = 1
+"""What a process may hold besides: libraries and weights."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
@@ -33,7 +35,7 @@ def main() -> None:
     os.dup2(2, 1)  # standard output belongs to the answers alone
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # a stopped worker outlives no one
     setup = json.loads(sys.stdin.readline())
-    limit = int(setup["limit_gib"] * 2**30)
+    limit = int((setup["limit_gib"] + _LIBRARIES_GIB) * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # an error of its own, not the machine's end
     frame = np.load(setup["frame"])
     start = time.perf_counter()

@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,7 +225,11 @@ def _refuse() -> None:
     raise RuntimeError("no permission")
 
 
-def test_every_way_of_tensorrt_on_an_emulated_gpu(tmp_path: Path, make_emulator: Callable[..., Emulator]) -> None:  # noqa: F811
+def test_every_way_of_tensorrt_on_an_emulated_gpu(
+    tmp_path: Path,
+    make_emulator: Callable[..., Emulator],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Contexts x chunks, graphs, forms: each whole frame has the labels of the CPU."""
     make_emulator([EmulatedDevice("NVIDIA L4", "8.9", 58)], version="10.12.0")
     package = make_package(tmp_path / "small", size=(64, 64))
@@ -232,6 +237,13 @@ def test_every_way_of_tensorrt_on_an_emulated_gpu(tmp_path: Path, make_emulator:
     build_engines(package)
     with Executor(package) as executor:
         expected = executor.segment(frame)
+    asked: list[tuple[int, int]] = []
+
+    def executor(package: Package, contexts: int, chunk: int, *more: Any, **others: Any) -> Executor:
+        asked.append((contexts, chunk))
+        return Executor(package, contexts, chunk, *more, **others)
+
+    monkeypatch.setattr("benchmarks.gpu_tensorrt.Executor", executor)
     ways = list(tensorrt_ways(package, "tensorrt", 0, frame, {}))
     names = {(way.group, way.name) for way in ways}
     for contexts in ("1 context", *(f"{number} contexts" for number in CONTEXTS[1:])):
@@ -249,6 +261,7 @@ def test_every_way_of_tensorrt_on_an_emulated_gpu(tmp_path: Path, make_emulator:
             np.testing.assert_array_equal(labels, expected, err_msg=way.name)
         else:
             assert labels is None
+    assert asked == [(contexts, chunk) for contexts in (1, 4) for chunk in (*CHUNKS, 1)]
     uncut = make_package(tmp_path / "uncut", size=(64, 64), cut=False)
     found = [(way.group, way.name) for way in tensorrt_ways(uncut, "tensorrt", 0, frame, {}, "dilated")]
     assert found == [(group, "TensorRT fp32, dilated, in one go") for group in (FRAME, RESIDENT)]
