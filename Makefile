@@ -18,7 +18,7 @@ SOURCE     ?= $(OUT)/dashcam.mp4
 WORKERS    ?= 2
 NAME       ?= $(shell basename "$(SOURCE)" | sed 's/[.][^.]*$$//')
 
-.PHONY: help demo setup setup-test setup-gpu train export calibrate engines run compare bench test test-slow test-gpu lint clean
+.PHONY: help demo setup setup-test setup-bench setup-gpu train export calibrate engines run compare bench test test-slow test-gpu lint clean
 .NOTPARALLEL:
 
 help:            ## this list
@@ -63,8 +63,13 @@ compare: setup   ## engine against the PyTorch reference and the truth, over IMA
 	$(SPLITMERGE) compare --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)" --images $(IMAGES) \
 	    --picture "$(OUT)/compare.png" --json "$(OUT)/compare.json" --report "$(OUT)/compare.html"
 
-bench: setup     ## peak memory and time, whole graph against streamed split batches
-	$(SPLITMERGE) bench --json build/streaming.json
+# where OpenVINO cannot be had, its rows say so
+setup-bench: $(VENV)/.ready-bench
+$(VENV)/.ready-bench: $(VENV)/.ready
+	-$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[bench]" && touch $@
+
+bench: setup-bench  ## this project beside PyTorch, ONNX Runtime and OpenVINO on this CPU (options in BENCH=)
+	$(SPLITMERGE) bench --json build/bench.json --picture build/bench.png --markdown build/bench.md $(BENCH)
 
 test: setup-test ## everything but what is marked slow; where a program is missing that pip has not, tests skip (.ci/install)
 	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile $(PYTEST)

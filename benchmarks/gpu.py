@@ -7,11 +7,13 @@ in float32; automatic mixed precision with channels last; compiled), ONNX Runtim
 and float16, 1 to 4 contexts, with and without CUDA graphs, whole graph in one plan), and the copies of frames and
 labels. What is not installed or does not work is listed with the reason. Weights are random but for --checkpoint.
 
-A whole frame's time is from a uint8 frame in host memory to uint8 labels in host memory. `times` is how many times as
-fast a row is as PyTorch's eager float32 in the same group. TFLOP/s count two operations for each multiply-add of the
-exported graphs, by the clock. Memory is what `benchmarks/gpu_rows.py` says. Agreement is with the first row of whole
-frames. Writes benchmarks/results/GPU.json, after every row, so that what was measured outlives a crash.
-"""
+A whole frame's time is from a uint8 frame in host memory to uint8 labels in host memory; a group of its own leaves
+these transfers out. Whole frames are run in the split form, streamed by contexts x chunks and in one go, and in the
+dilated form. `90 %` and `99 %` are what so many of the runs stayed below, `fps/W` is by the power that NVML tells
+meanwhile. `times` is how many times as fast a row is as PyTorch's eager float32 in the same group. TFLOP/s count two
+operations for each multiply-add of the exported graphs, by the clock. Memory is what `benchmarks/gpu_rows.py` says.
+Agreement is with the first row of whole frames. Writes benchmarks/results/GPU.json, after every row, so that what was
+measured outlives a crash."""
 
 import argparse
 import sys
@@ -26,16 +28,17 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_copies import pycuda_copies, torch_copies
 from benchmarks.gpu_machine import Tools, choose_gpu, describe, find_tools, free_memory
+from benchmarks.gpu_options import BACKENDS, add_arguments
+from benchmarks.gpu_power import power_meter
 from benchmarks.gpu_rows import Row, Way, measure, ratios, slug, table
 from engines.backends import find_backends
 from engines.machine import Gpu
 from splitmerge.errors import InputError, SplitmergeError
 from splitmerge.files import check_outputs, write_json
-from splitmerge.options import height_and_width, positive_integer, positive_number, whole_number
 from splitmerge.package import Package
 
+PLANS = ("tensorrt", "tensorrt-rtx")
 RESULTS = Path(__file__).parent / "results"
-ALL = ("torch", "onnxruntime", "tensorrt", "copies")
 
 
 @dataclass
@@ -46,38 +49,24 @@ class _Job:
     tools: Tools
     frame: NDArray[np.uint8]
     network: Any = None
-    package: Package | None = None
+    packages: dict[str, Package] = field(default_factory=dict)
     work: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _add_arguments(parser)
+    add_arguments(parser)
     try:
-        return _run(parser.parse_args(arguments))
+        return run(parser.parse_args(arguments))
     except SplitmergeError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--size", type=height_and_width, default=(512, 1024), metavar="HxW", help="frames")
-    add("--width", type=positive_integer, default=64, metavar="N", help="channels of SMP-18's first stage")
-    add(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="a trained Split-Merge Pooling network; random weights if absent",
-    )
-    add("--device", type=whole_number, default=0, metavar="N", help="the GPU, as CUDA numbers them")
-    add("--only", nargs="+", choices=ALL, default=list(ALL), metavar="PART", help=f"some of {', '.join(ALL)}")
-    add("--seconds", type=positive_number, default=3, help="how long each row is repeated at most, after 3 runs")
-    add("--json", type=Path, metavar="FILE", help="results; benchmarks/results/GPU.json if absent")
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    backend: str | None = getattr(arguments, "backend", None)  # of `splitmerge bench`
+    only, plans = (list(BACKENDS[backend]), (backend,)) if backend else (arguments.only, PLANS)
     if min(arguments.size) < 32:
         raise InputError(f"Frames of {arguments.size} are smaller than the network's stride: give 32x32 or more.")
     gpu = choose_gpu(arguments.device)
@@ -87,13 +76,16 @@ def _run(arguments: argparse.Namespace) -> int:
     free = free_memory(gpu, tools)
     frame = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), np.uint8)
     job = _Job(gpu, tools, frame)
-    report = {**describe(gpu), "command": ["python", "-m", "benchmarks.gpu", *sys.argv[1:]], **_case(arguments)}
+    meter, no_power = power_meter(gpu)
+    job.missing += [no_power] if no_power else []
+    command = ["splitmerge", *arguments.words] if backend else ["python", "-m", "benchmarks.gpu", *sys.argv[1:]]
+    report = {**describe(gpu), "command": command, **_case(arguments)}
     rows: list[Row] = []
     expected: NDArray[np.uint8] | None = None
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(job, arguments, Path(folder))
-        for way in _ways(job, arguments.only):
-            row, labels = measure(way, free, arguments.seconds, expected)
+        _prepare(job, arguments, Path(folder), only)
+        for way in _ways(job, only, plans):
+            row, labels = measure(way, free, arguments.seconds, expected, meter)
             expected = labels if expected is None else expected
             rows.append(row)
             print(f"{way.group}: {row.name}: {row.skipped or f'{row.wall_ms:.3f} ms'}", file=sys.stderr, flush=True)
@@ -118,9 +110,9 @@ def _case(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path) -> None:
-    """Network, package and multiply-adds."""
-    if arguments.only == ["copies"]:
+def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path, only: list[str]) -> None:
+    """Network, packages and multiply-adds."""
+    if only == ["copies"]:
         return
     try:
         import torch
@@ -141,28 +133,41 @@ def _prepare(job: _Job, arguments: argparse.Namespace, folder: Path) -> None:
     if not isinstance(job.network, SMPResNet):
         raise InputError(f"{checkpoint} holds no Split-Merge Pooling network on a ResNet: give one, such as smp18.")
     try:
-        job.package = _package(job, checkpoint, arguments.size, folder / "package")
+        _export(job, checkpoint, arguments.size, folder)
     except (SplitmergeError, ImportError) as error:  # PyTorch's rows do without
         job.missing.append(f"ONNX Runtime, TensorRT and TFLOP/s: no package ({type(error).__name__}: {error})")
 
 
-def _package(job: _Job, checkpoint: Path, size: tuple[int, int], folder: Path) -> Package:
+def _export(job: _Job, checkpoint: Path, size: tuple[int, int], folder: Path) -> None:
+    """A package of each form, with float16 graphs where they can be had."""
     from benchmarks.gpu_work import work_of
+    from export.graphs import Rewriting
     from export.package import export_package
 
     print("exporting, verifying and turning into fp16 on the CPU ...", file=sys.stderr, flush=True)
-    package = export_package(checkpoint, size, folder)
-    job.work = work_of(package)
+    for form in ("split", "dilated"):
+        try:
+            package = export_package(checkpoint, size, folder / form, rewriting=Rewriting(form))
+        except SplitmergeError as error:
+            if form == "split":
+                raise
+            job.missing.append(f"the {form} form ({error})")
+            continue
+        job.work = job.work or work_of(package)
+        job.packages[form] = _with_half(job, package)
+
+
+def _with_half(job: _Job, package: Package) -> Package:
     try:
         from calibration.reduce import add_half
 
         add_half(package, [job.frame], least_agreement=0)  # how near it is stands in the rows
     except (SplitmergeError, ImportError) as error:  # the fp32 rows do without
-        job.missing.append(f"fp16 graphs ({type(error).__name__}: {error})")
-    return Package.open(folder)
+        job.missing.append(f"fp16 graphs of the {package.manifest.form} form ({type(error).__name__}: {error})")
+    return Package.open(package.folder)
 
 
-def _ways(job: _Job, only: list[str]) -> Iterator[Way]:
+def _ways(job: _Job, only: list[str], plans: tuple[str, ...] = PLANS) -> Iterator[Way]:
     """Every row in the order of measuring; what an engine needs is built on the way."""
     if "torch" in only and job.network is not None:
         if job.tools.torch is None:
@@ -171,25 +176,26 @@ def _ways(job: _Job, only: list[str]) -> Iterator[Way]:
             yield from torch_ways(job.network, job.frame, job.work)
         else:
             yield Way("whole frame", "PyTorch", absent=job.tools.torch)
-    if "onnxruntime" in only and job.package is not None:
-        from benchmarks.gpu_onnxruntime import onnxruntime_ways
+    for form, package in job.packages.items():
+        if "onnxruntime" in only:
+            from benchmarks.gpu_onnxruntime import onnxruntime_ways
 
-        yield from onnxruntime_ways(job.package, job.frame, job.work)
-    if "tensorrt" in only and job.package is not None:
-        yield from _tensorrt(job, job.package)
+            yield from onnxruntime_ways(package, job.frame, job.work, form)
+        if "tensorrt" in only:
+            yield from _tensorrt(job, package, form, plans)
     if "copies" in only:
         yield from _copies(job)
 
 
-def _tensorrt(job: _Job, package: Package) -> Iterator[Way]:
+def _tensorrt(job: _Job, package: Package, form: str, plans: tuple[str, ...]) -> Iterator[Way]:
     found = find_backends()
-    for backend in ("tensorrt", "tensorrt-rtx"):
+    for backend in plans:
         if found[backend].obstacle:
             yield Way("whole frame", backend, absent=found[backend].obstacle)
             continue
         from benchmarks.gpu_tensorrt import tensorrt_ways
 
-        yield from tensorrt_ways(package, backend, job.gpu.index, job.frame, job.work)
+        yield from tensorrt_ways(package, backend, job.gpu.index, job.frame, job.work, form)
 
 
 def _copies(job: _Job) -> Iterator[Way]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.gpu_rows import Made, Way
+from benchmarks.gpu_rows import FRAME, RESIDENT, Made, Way
 from splitmerge.package import Package
 
 __all__ = ["onnxruntime_ways", "streamed", "whole"]
@@ -18,7 +18,9 @@ _PROVIDERS = {"cuda": _PROVIDER, "cpu": "CPUExecutionProvider"}
 _NAME = "ONNX Runtime CUDA"
 
 
-def onnxruntime_ways(package: Package, frame: NDArray[np.uint8], work: dict[str, int]) -> Iterator[Way]:
+def onnxruntime_ways(
+    package: Package, frame: NDArray[np.uint8], work: dict[str, int], form: str = "split"
+) -> Iterator[Way]:
     """Rows for each precision of the package; one that says what is missing where the provider is not installed."""
     if _PROVIDER not in onnxruntime.get_available_providers():
         reason = f"onnxruntime {onnxruntime.__version__} here has no {_PROVIDER}: install onnxruntime-gpu in its place"
@@ -32,8 +34,14 @@ def onnxruntime_ways(package: Package, frame: NDArray[np.uint8], work: dict[str,
         def make_whole(stack: ExitStack, precision: str = precision) -> Made:
             return whole(package, precision, frame)
 
-        yield Way("whole frame", f"{_NAME} {precision}, streamed", make_streamed, work.get("model"))
-        yield Way("whole frame", f"{_NAME} {precision}, in one go", make_whole, work.get("model"))
+        def make_there(stack: ExitStack, precision: str = precision) -> Made:
+            return whole(package, precision, frame, there=True)
+
+        name = f"{_NAME} {precision}, {form}"
+        if package.manifest.cut:
+            yield Way(FRAME, f"{name}, streamed", make_streamed, work.get("model"))
+        yield Way(FRAME, f"{name}, in one go", make_whole, work.get("model"))
+        yield Way(RESIDENT, f"{name}, in one go", make_there, work.get("model"))
 
 
 def _session(package: Package, precision: str, part: str, device: str) -> Any:
@@ -44,16 +52,22 @@ def _session(package: Package, precision: str, part: str, device: str) -> Any:
     return session
 
 
-def whole(package: Package, precision: str, frame: NDArray[np.uint8], device: str = "cuda") -> Made:
-    """The graph `model` on a frame uint8 [H,W,3]."""
+def whole(
+    package: Package, precision: str, frame: NDArray[np.uint8], device: str = "cuda", there: bool = False
+) -> Made:
+    """The graph `model` on a frame uint8 [H,W,3]. With `there` the frame is copied once and labels are not read."""
     session = _session(package, precision, "model", device)
     name = session.get_inputs()[0].name
+    kept = onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], device, 0) if there else None
 
-    def run() -> NDArray[np.uint8]:
+    def run() -> NDArray[np.uint8] | None:
         binding = session.io_binding()
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], device, 0))
+        binding.bind_ortvalue_input(name, kept or onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], device, 0))
         binding.bind_output("labels", device)
         session.run_with_iobinding(binding)
+        if there:
+            binding.synchronize_outputs()
+            return None
         labels: NDArray[np.uint8] = binding.get_outputs()[0].numpy()[0]
         return labels
 

@@ -1,10 +1,10 @@
 """One way to do a piece of work on a GPU, what it took, and the table of all of them.
 
-Times are medians of runs that each wait for their result: `wall_ms` by this process's clock, `gpu_ms` by CUDA events
-where one stream does all the work. Memory is everything that the way adds: free memory before it was set up less the
-lowest free memory while it was set up and first run, asked for every millisecond, in a pass of its own that is not
-timed. PyTorch keeps what it has freed, so its own count of what was in use at once stands beside.
-"""
+Times are medians of runs that each wait for their result: `wall_ms` by this process's clock, with what 90 and 99 in a
+hundred stayed below, `gpu_ms` by CUDA events where one stream does all the work. Memory is everything that the way
+adds: free memory before it was set up less the lowest free memory while it was set up and first run, asked for every
+millisecond, in a pass of its own that is not timed. PyTorch keeps what it has freed, so its own count of what was in
+use at once stands beside."""
 
 import re
 import statistics
@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LowWater", "Made", "Row", "Way", "measure", "ratios", "slug", "table"]
+from benchmarks.gpu_power import Power
+
+__all__ = ["FRAME", "RESIDENT", "LowWater", "Made", "Row", "Way", "measure", "ratios", "slug", "table"]
+
+FRAME = "whole frame"
+RESIDENT = "whole frame, transfers excluded: the frame is on the GPU and the labels stay there"
+"""Groups of rows. A plain whole frame's time includes the copies from and to the host's memory."""
 
 _WARM_UP, _FEWEST, _MOST = 3, 5, 200
 _EVERY_S = 0.001
@@ -63,6 +69,8 @@ class Row:
     skipped: str = ""
     wall_ms: float | None = None
     wall_ms_least: float | None = None
+    wall_ms_90: float | None = None
+    wall_ms_99: float | None = None
     gpu_ms: float | None = None
     runs: int = 0
     memory_mib: float | None = None
@@ -70,6 +78,8 @@ class Row:
     torch_peak_mib: float | None = None
     tflops: float | None = None
     gib_per_s: float | None = None
+    watts: float | None = None
+    fps_per_watt: float | None = None
     agreement: float | None = None
     baseline: bool = False
 
@@ -113,9 +123,16 @@ class LowWater:
 
 
 def measure(
-    way: Way, free: Free | None, seconds: float, expected: NDArray[np.uint8] | None
+    way: Way,
+    free: Free | None,
+    seconds: float,
+    expected: NDArray[np.uint8] | None,
+    meter: Callable[[], float] | None = None,
 ) -> tuple[Row, NDArray[np.uint8] | None]:
-    """The way's row and its labels, compared with `expected`. Whatever a library raises is why there is no time."""
+    """The way's row and its labels, compared with `expected`. Whatever a library raises is why there is no time.
+
+    `meter` gives the GPU's watts of now.
+    """
     if way.make is None:
         return Row(way.group, way.name, skipped=way.absent), None
     try:
@@ -124,7 +141,8 @@ def measure(
                 made = way.make(stack)
                 labels = made.run()
             peak = made.peak_bytes() if made.peak_bytes else None
-            wall_ms, gpu_ms = _times(made, seconds)
+            with Power(meter) as power:
+                wall_ms, gpu_ms = _times(made, seconds)
     except Exception as error:  # another library's: it is reported, and the other rows go on
         return Row(way.group, way.name, skipped=_first_words(error)), None
     agreement = None if labels is None or expected is None else float(np.mean(labels == expected))
@@ -134,6 +152,8 @@ def measure(
         way.name,
         wall_ms=round(median, 4),
         wall_ms_least=round(min(wall_ms), 4),
+        wall_ms_90=round(float(np.percentile(wall_ms, 90)), 4),
+        wall_ms_99=round(float(np.percentile(wall_ms, 99)), 4),
         gpu_ms=round(statistics.median(gpu_ms), 4) if gpu_ms else None,
         runs=len(wall_ms),
         memory_mib=None if memory.taken_mib is None else round(memory.taken_mib, 1),
@@ -141,6 +161,10 @@ def measure(
         torch_peak_mib=None if peak is None else round(peak / 2**20, 1),
         tflops=None if way.multiply_adds is None else round(2 * way.multiply_adds / median / 1e9, 3),
         gib_per_s=None if way.bytes is None else round(way.bytes / 2**30 / (median / 1e3), 2),
+        watts=None if power.watts is None else round(power.watts, 1),
+        fps_per_watt=None
+        if not power.watts or not way.group.startswith(FRAME)
+        else round(1e3 / (sum(wall_ms) / len(wall_ms)) / power.watts, 4),
         agreement=agreement,
         baseline=way.baseline,
     )
@@ -175,7 +199,19 @@ def ratios(rows: Sequence[Row]) -> list[float | None]:
 
 def table(rows: Sequence[Row]) -> str:
     """All rows, group by group."""
-    heads = (("ms", 9), ("GPU ms", 9), ("times", 7), ("MiB", 8), ("torch MiB", 9), ("TFLOP/s", 8), ("GiB/s", 7))
+    heads: tuple[tuple[str, int], ...] = (
+        ("ms", 9),
+        ("90 %", 9),
+        ("99 %", 9),
+        ("GPU ms", 9),
+        ("times", 7),
+        ("MiB", 8),
+        ("torch MiB", 9),
+        ("TFLOP/s", 8),
+        ("GiB/s", 7),
+    )
+    powered = any(row.fps_per_watt is not None for row in rows)
+    heads += (("fps/W", 7),) if powered else ()
     lines = [f"{'':<52} {' '.join(f'{name:>{width}}' for name, width in heads)} {'agreement':>10}"]
     group = ""
     for row, ratio in zip(rows, ratios(rows), strict=True):
@@ -188,12 +224,15 @@ def table(rows: Sequence[Row]) -> str:
             continue
         numbers = (
             _cell(row.wall_ms, 9, 3),
+            _cell(row.wall_ms_90, 9, 3),
+            _cell(row.wall_ms_99, 9, 3),
             _cell(row.gpu_ms, 9, 3),
             _cell(ratio, 7, 2),
             _cell(row.memory_mib, 8, 0),
             _cell(row.torch_peak_mib, 9, 0),
             _cell(row.tflops, 8, 2),
             _cell(row.gib_per_s, 7, 1),
+            *([_cell(row.fps_per_watt, 7, 3)] if powered else []),
             _cell(row.agreement, 10, 6),
         )
         lines.append(f"{name:<52} {' '.join(numbers)}".rstrip())

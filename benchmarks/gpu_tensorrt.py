@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines.tensorrt_context
-from benchmarks.gpu_rows import Made, Way
+from benchmarks.gpu_rows import FRAME, RESIDENT, Made, Way
 from engines.build import build_engines
 from engines.compiler import GpuOptions
 from engines.cuda import CudaDevice
@@ -17,54 +17,74 @@ from engines.load import load_engine, open_device
 from engines.tensorrt_context import TensorRTContext
 from engines.tensorrt_engine import TensorRTEngine
 from runtime.executor import Executor
+from runtime.schedule import chunks, split_batch_order
 from runtime.stream import Whole
 from splitmerge.errors import SplitmergeError
 from splitmerge.package import Package
 
-__all__ = ["CONTEXTS", "tensorrt_ways"]
+__all__ = ["CHUNKS", "CONTEXTS", "tensorrt_ways"]
 
 CONTEXTS = (1, 2, 3, 4)
+CHUNKS = (1, 2, 4)
+"""Split batches that a context is given at once, up to as many as plans take by default."""
 _NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 def tensorrt_ways(
-    package: Package, backend: str, gpu: int, frame: NDArray[np.uint8], work: dict[str, int]
+    package: Package, backend: str, gpu: int, frame: NDArray[np.uint8], work: dict[str, int], form: str = "split"
 ) -> Iterator[Way]:
-    """Rows for each precision of the package. Engines are built when the first of a precision is asked for."""
+    """Rows for each precision of the package: contexts x chunks where it is cut, and the whole graph.
+
+    Engines are built when the first of a precision is asked for.
+    """
     for precision in package.manifest.graphs:
-        name = f"{_NAMES[backend]} {precision}"
-        whole_missing = missing = _build(package, backend, precision, gpu, ["model", "stem", "trunk"])
-        if missing:  # the whole graph may be too large
+        name, cut = f"{_NAMES[backend]} {precision}, {form}", package.manifest.cut is not None
+        parts = ["model", "stem", "trunk"] if cut else ["model"]
+        whole_missing = missing = _build(package, backend, precision, gpu, parts)
+        if missing and cut:  # the whole graph may be too large
             missing = _build(package, backend, precision, gpu, ["stem", "trunk"])
         if missing:
             yield Way("whole frame", name, absent=missing)
             continue
-        for part, group in (("stem", "stem"), ("trunk", "one split batch")):
+        for part, group in (("stem", "stem"), ("trunk", "one split batch")) if cut else ():
             for graphs in (True, False):
 
                 def alone(stack: ExitStack, args: tuple[str, str, bool] = (precision, part, graphs)) -> Made:
                     return _alone(stack, package, backend, gpu, *args)
 
                 yield Way(group, f"{name}, {_words(graphs)}", alone, work.get(part))
-        for contexts in CONTEXTS:
-            for graphs in (True, False):
+        for contexts, chunk, graphs in _grid() if cut else ():
 
-                def streamed(stack: ExitStack, args: tuple[str, int, bool] = (precision, contexts, graphs)) -> Made:
-                    return _streamed(stack, package, backend, gpu, frame, *args)
+            def streamed(
+                stack: ExitStack, args: tuple[str, int, int, bool] = (precision, contexts, chunk, graphs)
+            ) -> Made:
+                return _streamed(stack, package, backend, gpu, frame, *args)
 
-                words = f"streamed, {contexts} context{'s' * (contexts > 1)}, {_words(graphs)}"
-                yield Way("whole frame", f"{name}, {words}", streamed, work.get("model"))
+            def there(stack: ExitStack, args: tuple[str, int, int] = (precision, contexts, chunk)) -> Made:
+                return _streamed_there(stack, package, backend, gpu, *args)
+
+            words = f"{name}, {contexts} context{'s' * (contexts > 1)}, chunk {chunk}"
+            yield Way(FRAME, f"{words}, {_words(graphs)}", streamed, work.get("model"))
+            if graphs:
+                yield Way(RESIDENT, words, there, work.get("model"))
 
         def whole(stack: ExitStack, precision: str = precision) -> Made:
             return _whole(stack, package, backend, gpu, frame, precision)
 
-        yield Way(
-            "whole frame",
-            f"{name}, in one go",
-            None if whole_missing else whole,
-            work.get("model"),
-            absent=whole_missing,
-        )
+        def whole_there(stack: ExitStack, precision: str = precision) -> Made:
+            return _alone(stack, package, backend, gpu, precision, "model", True)
+
+        for group, make in ((FRAME, whole), (RESIDENT, whole_there)):
+            made = None if whole_missing else make
+            yield Way(group, f"{name}, in one go", made, work.get("model"), absent=whole_missing)
+
+
+def _grid() -> Iterator[tuple[int, int, bool]]:
+    """Contexts, chunk and whether CUDA graphs are used; without them chunks of one alone."""
+    for contexts in CONTEXTS:
+        for chunk in CHUNKS:
+            yield contexts, chunk, True
+        yield contexts, 1, False
 
 
 def _build(package: Package, backend: str, precision: str, gpu: int, parts: list[str]) -> str:
@@ -88,11 +108,53 @@ def _streamed(
     frame: NDArray[np.uint8],
     precision: str,
     contexts: int,
+    chunk: int,
     graphs: bool,
 ) -> Made:
     with _capturing(graphs):
-        executor = stack.enter_context(Executor(package, contexts, 1, backend, precision, devices=(gpu,)))
+        executor = stack.enter_context(Executor(package, contexts, chunk, backend, precision, devices=(gpu,)))
     return Made(lambda: executor.segment(frame))
+
+
+def _streamed_there(
+    stack: ExitStack, package: Package, backend: str, gpu: int, precision: str, contexts: int, chunk: int
+) -> Made:
+    """Stem, then all split batches by turns of the contexts, their features read and their labels left on the GPU."""
+    device, stem = _opened(stack, package, backend, gpu, precision, "stem")
+    trunk = load_engine(package, "trunk", backend, precision, device=device)
+    stack.callback(trunk.close)
+    stack.enter_context(device.thread())
+    cut = package.manifest.cut
+    assert cut is not None
+    (source,), (labels,) = stem.inputs, trunk.outputs
+    frames = {source.name: device.empty((1, *(d or 1 for d in source.shape[1:])), np.dtype(source.dtype))}
+    features = {
+        t.name: device.empty((cut.batches, *(d or 1 for d in t.shape[1:])), np.dtype(t.dtype)) for t in stem.outputs
+    }
+    shape = (chunk, *(d or 1 for d in labels.shape[1:]))
+    first, others = stem.create_context(), [trunk.create_context() for _ in range(contexts)]
+    for context in (first, *others):
+        stack.callback(context.close)
+    results = [{labels.name: device.empty(shape, np.dtype(labels.dtype))} for _ in others]
+    first.write(frames[source.name], np.zeros(frames[source.name].shape, np.dtype(source.dtype)))
+    first.prepare(frames, features)
+    work = []
+    for index, run in enumerate(chunks(split_batch_order("bayer", cut.rows, cut.columns), chunk)):
+        turn = index % contexts
+        feeds = {name: buffer.batches(run.start, run.stop) for name, buffer in features.items()}
+        into = {labels.name: results[turn][labels.name].batches(0, len(run))}
+        others[turn].prepare(feeds, into)
+        work.append((others[turn], feeds, into))
+
+    def go() -> None:
+        first.enqueue(frames, features)
+        first.synchronize()
+        for context, feeds, into in work:
+            context.enqueue(feeds, into)
+        for context in others:
+            context.synchronize()
+
+    return Made(go)
 
 
 def _whole(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.gpu_rows import Made, Way
+from benchmarks.gpu_rows import RESIDENT, Made, Way
 from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from training.layers import merge_pool
 from training.networks.base import pad_to_stride
@@ -27,6 +27,8 @@ __all__ = ["torch_ways"]
 
 _CUT = 2
 _EVERY_PIXEL = SplitMerge()
+_OTHERS = ("whole", "dilated", "whole there")
+"""Pieces that are no baseline: their group has a streamed one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ def torch_ways(model: SMPResNet, frame: NDArray[np.uint8], work: dict[str, int])
         "batch": ("one split batch", "", work.get("trunk")),
         "streamed": ("whole frame", ", streamed", work.get("model")),
         "whole": ("whole frame", ", in one go", work.get("model")),
+        "dilated": ("whole frame", ", dilated, in one go", work.get("model")),
+        "streamed there": (RESIDENT, ", streamed", work.get("model")),
+        "whole there": (RESIDENT, ", in one go", work.get("model")),
     }
     for piece, (group, ending, multiply_adds) in pieces.items():
         for kind in KINDS:
@@ -62,7 +67,7 @@ def torch_ways(model: SMPResNet, frame: NDArray[np.uint8], work: dict[str, int])
             def make(stack: ExitStack, kind: _Kind = kind, piece: str = piece) -> Made:
                 return _make(stack, model, frame, kind, piece)
 
-            yield Way(group, kind.name + ending, make, multiply_adds, None, kind.baseline and piece != "whole")
+            yield Way(group, kind.name + ending, make, multiply_adds, None, kind.baseline and piece not in _OTHERS)
 
 
 def _make(stack: ExitStack, model: SMPResNet, frame: NDArray[np.uint8], kind: _Kind, piece: str) -> Made:
@@ -82,7 +87,7 @@ def _make(stack: ExitStack, model: SMPResNet, frame: NDArray[np.uint8], kind: _K
             work()
             end.record()
             torch.cuda.synchronize()
-        return labels.numpy().copy() if piece in ("streamed", "whole") else None
+        return labels.numpy().copy() if piece in ("streamed", "whole", "dilated") else None
 
     return Made(run, lambda: float(begin.elapsed_time(end)), torch.cuda.max_memory_allocated)
 
@@ -93,7 +98,13 @@ def _piece(parts: "_Parts", piece: str, host: Tensor, labels: Tensor) -> Callabl
         return lambda: labels.copy_(parts.streamed(host.cuda(non_blocking=True)), non_blocking=True)
     if piece == "whole":
         return lambda: labels.copy_(parts.whole(host.cuda(non_blocking=True)), non_blocking=True)
+    if piece == "dilated":
+        return lambda: labels.copy_(parts.dilated(host.cuda(non_blocking=True)), non_blocking=True)
     on_gpu = host.cuda()
+    if piece == "streamed there":
+        return lambda: parts.streamed(on_gpu)
+    if piece == "whole there":
+        return lambda: parts.whole(on_gpu)
     if piece == "stem":
         return lambda: parts.stem(on_gpu)
     with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=parts.half):
@@ -112,6 +123,7 @@ class _Parts:
         self._mean, self._std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self.stem: Callable[[Tensor], Tensor] = torch.compile(self._stem) if kind.compiled else self._stem
         self.trunk: Callable[[Tensor], Tensor] = torch.compile(self._trunk) if kind.compiled else self._trunk
+        self.dilated: Callable[[Tensor], Tensor] = torch.compile(self._dilated) if kind.compiled else self._dilated
         self.whole: Callable[[Tensor], Tensor] = torch.compile(self._whole) if kind.compiled else self._whole
 
     def streamed(self, frame: Tensor) -> Tensor:
@@ -122,6 +134,11 @@ class _Parts:
 
     def _whole(self, frame: Tensor) -> Tensor:
         logits: Tensor = self._model(self._normalised(frame))
+        return logits[0].argmax(0).to(torch.uint8)
+
+    def _dilated(self, frame: Tensor) -> Tensor:
+        """The same labels by dilated convolutions on the unsplit frame."""
+        logits: Tensor = self._model.dilated_logits(self._normalised(frame))
         return logits[0].argmax(0).to(torch.uint8)
 
     def _stem(self, frame: Tensor) -> Tensor:

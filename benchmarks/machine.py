@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["machine"]
 
-_LIBRARIES = ("torch", "onnxruntime", "onnx", "numpy", "opencv-python", "tensorrt-rtx-cu13")
+_LIBRARIES = ("torch", "onnxruntime", "onnx", "numpy", "opencv-python", "tensorrt-rtx-cu13", "openvino")
 
 
 def machine() -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Peak memory and time of the whole graph against split batches streamed through the trunk.
 
-    python -m benchmarks.streaming --sizes 512x1024 1024x2048 --widths 16 --json build/streaming.json
+    splitmerge bench --streaming --sizes 512x1024 1024x2048 --widths 16 --json build/streaming.json
 
 exports SMP-18 with random weights, builds its engines and measures each row in a process of its own
 (`streaming_row.py`). Memory is the process's high-water mark less what it held with its engines loaded and nothing run:
@@ -57,7 +57,7 @@ class Case:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, for this script and for `splitmerge bench`."""
+    """The options, for this script and for `splitmerge bench --streaming`."""
     parser.add_argument(
         "--sizes", nargs="+", type=height_and_width, default=[(512, 1024), (1024, 2048)], metavar="HxW", help="frames"
     )
@@ -126,7 +126,7 @@ def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> Iterato
         ("trunk", 1),
     ]
     whole: dict[str, Any] | None = None
-    labels, limit = folder / "labels.npy", min(arguments.limit_gib, _available_gib())
+    labels, limit = folder / "labels.npy", min(arguments.limit_gib, available_gib())
     for mode, contexts in plan:
         needed = case.whole_mib(mode) / 1024
         if needed > limit:
@@ -142,7 +142,7 @@ def _measure(case: Case, folder: Path, arguments: argparse.Namespace) -> Iterato
         yield row
 
 
-def _available_gib() -> float:
+def available_gib() -> float:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 2**20
@@ -153,7 +153,7 @@ def _package(case: Case, folder: Path) -> Package:
     """Export in a process of its own: PyTorch's memory is given back before anything is measured."""
     target = folder / case.name.replace(" ", "-")
     code = f"from benchmarks.streaming import Case, export_random; export_random({case!r}, {str(target)!r})"
-    _child(["-c", code], f"Exporting {case.name}")
+    child(["-c", code], f"Exporting {case.name}")
     package = Package.open(target)
     build_engines(package, parts=["model", "stem", "trunk"])
     return package
@@ -178,12 +178,12 @@ def row_of(package: Package, mode: str, contexts: int, frames: int, labels: Path
     """A row of `benchmarks.streaming_row`; the labels are saved as an array. Raises EngineError where it fails."""
     arguments = [str(package.folder), mode, str(contexts), str(frames), str(labels)]
     row: dict[str, Any] = json.loads(
-        _child(["-m", "benchmarks.streaming_row", *arguments], f"Running {package.folder.name} {mode}")
+        child(["-m", "benchmarks.streaming_row", *arguments], f"Running {package.folder.name} {mode}")
     )
     return row
 
 
-def _child(arguments: list[str], what: str) -> str:
+def child(arguments: list[str], what: str) -> str:
     """What a Python process of its own prints. Raises EngineError with its last words where it fails."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
     if done.returncode:

@@ -37,14 +37,14 @@ def measure(package: Package, mode: str, contexts: int, frames: int) -> tuple[di
     height, width = package.manifest.input.size
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     run = _runner(package, mode, contexts, frame)
-    baseline = _status_mib("VmRSS")
+    baseline = status_mib("VmRSS")
     CLEAR_REFS.write_text("5")  # forgets the high-water mark that loading left
     times = []
     for _ in range(frames):
         start = time.perf_counter()
         result = run()
         times.append((time.perf_counter() - start) * 1e3)
-    peak = _status_mib("VmHWM")
+    peak = status_mib("VmHWM")
     row = {
         "mode": mode,
         "contexts": contexts,
@@ -114,7 +114,7 @@ def _single(engine: Engine, feed: NDArray[Any], batches: int) -> Callable[[], ND
     return run
 
 
-def _status_mib(field: str) -> float:
+def status_mib(field: str) -> float:
     """A memory field of this process, which Linux alone has."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{field}:"):

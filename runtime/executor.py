@@ -9,7 +9,7 @@ time.
 
 Two contexts are the default: with SMP-18 of width 16 at 512x1024 on two idle cores they took 3.1 s and 164 MiB a frame,
 one context (of two threads) 4.4 s and 114 MiB; at 1024x2048, 14.2 s and 653 MiB against 15.2 s and 455 MiB. Chunks of 4
-took 349 MiB and were no faster on busy cores. `splitmerge bench` measures other machines.
+took 349 MiB and were no faster on busy cores. `splitmerge bench --streaming` measures other machines.
 """
 
 import threading

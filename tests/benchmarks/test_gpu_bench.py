@@ -3,26 +3,35 @@
 import subprocess
 import sys
 import time
+import types
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from emulator import EmulatedDevice, Emulator
+from emulator.fixture import make_emulator  # noqa: F401
 from small_package import make_package
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu as benchmark
 from benchmarks.gpu_machine import find_tools
 from benchmarks.gpu_onnxruntime import streamed, whole
-from benchmarks.gpu_rows import LowWater, Made, Row, Way, measure, ratios, slug, table
+from benchmarks.gpu_options import BACKENDS
+from benchmarks.gpu_power import power_meter
+from benchmarks.gpu_rows import FRAME, RESIDENT, LowWater, Made, Row, Way, measure, ratios, slug, table
 from benchmarks.gpu_setup import Step, install, steps
+from benchmarks.gpu_tensorrt import CHUNKS, CONTEXTS, tensorrt_ways
 from benchmarks.gpu_torch import KINDS, _Parts
 from benchmarks.gpu_work import work_of
 from benchmarks.streaming import Case, export_random
 from engines.build import build_engines
 from engines.machine import Gpu, find_gpus
 from runtime.executor import Executor
+from splitmerge.cli import main
 from splitmerge.errors import InputError
 from splitmerge.package import Package
 from training.models import create_model
@@ -82,7 +91,8 @@ def test_a_way_is_set_up_measured_and_taken_down() -> None:
     assert row.gpu_ms == 0.5 and row.torch_peak_mib == 3.0 and row.memory_mib is None
     assert row.wall_ms is not None and row.runs >= 5
     assert row.to_json().keys() == {
-        "group", "name", "wall_ms", "wall_ms_least", "gpu_ms", "runs", "torch_peak_mib", "tflops", "agreement"
+        "group", "name", "wall_ms", "wall_ms_least", "wall_ms_90", "wall_ms_99", "gpu_ms", "runs",
+        "torch_peak_mib", "tflops", "agreement"
     }  # fmt: skip
 
 
@@ -139,11 +149,12 @@ def test_pytorch_streamed_and_whole_is_the_network(size: tuple[int, int]) -> Non
     with torch.inference_mode():
         x = (frame[0].numpy()[..., ::-1] / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         expected = model(torch.tensor(x.transpose(2, 0, 1)[None].copy(), dtype=torch.float32))[0].argmax(0)
-        whole, streamed = parts.whole(frame), parts.streamed(frame)
+        whole, streamed, dilated = parts.whole(frame), parts.streamed(frame), parts.dilated(frame)
         trunk_batch = parts.trunk(parts.stem(frame)[6:7])[0, 0]
     assert whole.shape == streamed.shape == expected.shape == size and streamed.dtype == torch.uint8
     assert (whole == expected).float().mean() > 0.999
     assert (streamed == expected).float().mean() > 0.999
+    assert (dilated == expected).float().mean() > 0.999
     rows, columns = streamed[1::4, 2::4].shape  # split batches count row and column by levels: 6 is (0,1) then (1,0)
     assert torch.equal(trunk_batch[:rows, :columns], streamed[2::4, 1::4][:rows, :columns])
 
@@ -158,6 +169,116 @@ def test_onnxruntime_bound_to_memory_gives_the_executors_labels(tmp_path: Path) 
         made = way(package, "fp32", frame, "cpu")
         for _ in range(2):
             np.testing.assert_array_equal(made.run(), expected)
+
+
+def test_percentiles_and_frames_per_watt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred runs of 1, 2, ... 100 ms at 50 W."""
+    taken = [float(ms) for ms in range(1, 101)]
+    monkeypatch.setattr("benchmarks.gpu_rows._times", lambda made, seconds: (taken, []))
+    way = Way(FRAME, "x", lambda stack: Made(lambda: None))
+    row, _ = measure(way, None, 1, None, lambda: 50.0)
+    assert (row.wall_ms, row.wall_ms_90, row.wall_ms_99) == (50.5, 90.1, 99.01)
+    assert row.watts == 50 and row.fps_per_watt == pytest.approx(1e3 / 50.5 / 50, abs=1e-4)
+    other, _ = measure(way, None, 1, None)
+    assert other.watts is None and other.fps_per_watt is None
+    assert "fps/W" in table([row]) and "fps/W" not in table([other])
+    batch, _ = measure(Way("one split batch", "x", way.make), None, 1, None, lambda: 50.0)
+    assert batch.fps_per_watt is None  # which is no frame
+
+
+class _Nvml(types.ModuleType):
+    """Two GPUs as NVML lists them; power in milliwatts."""
+
+    NVMLError = RuntimeError
+    names = ("NVIDIA L4", "NVIDIA GeForce RTX 4090")
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.names)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:
+        return self.names[handle].encode()
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        return 100_000 * (handle + 1)
+
+
+def test_power_is_that_of_the_gpu_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.gpu_power.is_installed", lambda name: False)
+    assert power_meter(RTX) == (None, "power: nvidia-ml-py is not installed, so the column fps/W is left out")
+    monkeypatch.setattr("benchmarks.gpu_power.is_installed", lambda name: True)
+    nvml = _Nvml("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    meter, reason = power_meter(RTX)
+    assert meter is not None and meter() == 200.0 and reason == ""
+    nvml.names = ("NVIDIA GeForce RTX 4090",) * 2
+    assert power_meter(RTX)[1].startswith("power: 2 GPUs here are called")
+    nvml.nvmlInit = _refuse  # type: ignore[method-assign]
+    assert "no permission" in power_meter(RTX)[1]
+
+
+def _refuse() -> None:
+    raise RuntimeError("no permission")
+
+
+def test_every_way_of_tensorrt_on_an_emulated_gpu(
+    tmp_path: Path,
+    make_emulator: Callable[..., Emulator],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Contexts x chunks, graphs, forms: each whole frame has the labels of the CPU."""
+    make_emulator([EmulatedDevice("NVIDIA L4", "8.9", 58)], version="10.12.0")
+    package = make_package(tmp_path / "small", size=(64, 64))
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    build_engines(package)
+    with Executor(package) as executor:
+        expected = executor.segment(frame)
+    asked: list[tuple[int, int]] = []
+
+    def executor(package: Package, contexts: int, chunk: int, *more: Any, **others: Any) -> Executor:
+        asked.append((contexts, chunk))
+        return Executor(package, contexts, chunk, *more, **others)
+
+    monkeypatch.setattr("benchmarks.gpu_tensorrt.Executor", executor)
+    ways = list(tensorrt_ways(package, "tensorrt", 0, frame, {}))
+    names = {(way.group, way.name) for way in ways}
+    for contexts in ("1 context", *(f"{number} contexts" for number in CONTEXTS[1:])):
+        for chunk in CHUNKS:
+            assert (FRAME, f"TensorRT fp32, split, {contexts}, chunk {chunk}, CUDA graphs") in names
+            assert (RESIDENT, f"TensorRT fp32, split, {contexts}, chunk {chunk}") in names
+    assert len(names) == len(ways) == 2 * 2 + 4 * 3 * 2 + 4 + 2
+    for way in ways:
+        if "3 contexts" in way.name or "2 contexts" in way.name:
+            continue
+        assert way.make is not None
+        with ExitStack() as stack:
+            labels = way.make(stack).run()
+        if way.group == FRAME:
+            np.testing.assert_array_equal(labels, expected, err_msg=way.name)
+        else:
+            assert labels is None
+    assert asked == [(contexts, chunk) for contexts in (1, 4) for chunk in (*CHUNKS, 1)]
+    uncut = make_package(tmp_path / "uncut", size=(64, 64), cut=False)
+    found = [(way.group, way.name) for way in tensorrt_ways(uncut, "tensorrt", 0, frame, {}, "dilated")]
+    assert found == [(group, "TensorRT fp32, dilated, in one go") for group in (FRAME, RESIDENT)]
+
+
+def test_without_transfers_no_labels_are_read(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "small")
+    frame = np.zeros((45, 70, 3), np.uint8)
+    assert whole(package, "fp32", frame, "cpu", there=True).run() is None
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_without_a_gpu_is_one_sentence(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--backend", backend]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("splitmerge: The benchmark runs on an NVIDIA GPU")
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")

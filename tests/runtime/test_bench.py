@@ -1,4 +1,4 @@
-"""`splitmerge bench`: what cannot be measured is refused in words, and every row of a small network."""
+"""`splitmerge bench`: what cannot be measured is refused in words; with `--streaming`, every row of a small network."""
 
 import json
 from pathlib import Path
@@ -25,8 +25,31 @@ def test_bad_numbers(option, value, capsys):
 
 
 def test_frames_that_are_too_small(capsys):
-    assert main(["bench", "--sizes", "16x64"]) == 2
-    assert "Frames of 16x64 are too small" in capsys.readouterr().err
+    for mode in ([], ["--streaming"]):
+        assert main(["bench", *mode, "--sizes", "16x64"]) == 2
+        assert "Frames of 16x64 are too small" in capsys.readouterr().err
+
+
+def test_options_of_another_measurement_are_refused(capsys):
+    assert main(["bench", "--streaming", "--peers", "eager"]) == 2
+    assert "--peers is not for `splitmerge bench --streaming`" in capsys.readouterr().err
+    assert main(["bench", "--contexts", "2"]) == 2
+    assert "--contexts is not for `splitmerge bench`:" in capsys.readouterr().err
+    assert main(["bench", "--streaming", "--backend", "torch"]) == 2
+    assert "two measurements" in capsys.readouterr().err
+
+
+def test_each_measurement_keeps_its_own_defaults(monkeypatch):
+    seen = []
+    for module in ("peers.comparison", "streaming", "profiling.report", "gpu"):
+        monkeypatch.setattr(f"benchmarks.{module}.run", lambda arguments: seen.append(arguments) or 0)
+    for words in ([], ["--streaming"], ["--profile", "p", "--frames", "7"], ["--backend", "torch"]):
+        assert main(["bench", *words]) == 0
+    peers, streaming, profile, gpu = seen
+    assert peers.sizes[0] == (128, 256) and streaming.sizes[0] == (512, 1024)
+    assert streaming.frames == 3 and profile.frames == 7 and profile.profile == "p"
+    assert gpu.backend == "torch" and gpu.size == (512, 1024)
+    assert not hasattr(peers, "contexts") and not hasattr(gpu, "sizes")
 
 
 def test_a_system_without_proc(capsys, monkeypatch):
@@ -38,16 +61,18 @@ def test_a_system_without_proc(capsys, monkeypatch):
 
 def test_a_child_that_fails_is_quoted_in_one_sentence():
     with pytest.raises(EngineError, match=r"Exporting x failed \(ValueError: no room\): try") as error:
-        streaming._child(["-c", "raise ValueError('no room.')"], "Exporting x")
+        streaming.child(["-c", "raise ValueError('no room.')"], "Exporting x")
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(EngineError, match="ended with -9"):
-        streaming._child(["-c", "import os; os.kill(os.getpid(), 9)"], "Exporting x")
+        streaming.child(["-c", "import os; os.kill(os.getpid(), 9)"], "Exporting x")
 
 
 def test_every_row_of_a_small_network(tmp_path, capsys):
     pytest.importorskip("torch")
     path = tmp_path / "rows.json"
-    assert main(["bench", "--sizes", "64x96", "--widths", "4", "--frames", "2", "--json", str(path)]) == 0
+    assert (
+        main(["bench", "--streaming", "--sizes", "64x96", "--widths", "4", "--frames", "2", "--json", str(path)]) == 0
+    )
     rows = json.loads(path.read_text())["rows"]
     modes = ["whole", "whole-alike", "whole-defaults", "streamed", "streamed", "stem", "trunk"]
     assert [row["mode"] for row in rows] == modes

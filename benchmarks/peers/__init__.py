@@ -1,0 +1,1 @@
+"""This project beside what users would run instead, in one run and in turn."""

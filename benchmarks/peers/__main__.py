@@ -1,0 +1,7 @@
+"""`python -m benchmarks.peers`: see `benchmarks.peers.comparison`."""
+
+import sys
+
+from benchmarks.peers.comparison import main
+
+sys.exit(main())

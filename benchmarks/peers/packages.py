@@ -1,0 +1,142 @@
+"""The package of each form of a network, exported and built in a process of its own, and what a frame will about take.
+
+    python -m benchmarks.peers.packages NETWORK WIDTH HxW FOLDER
+
+writes FOLDER/own, FOLDER/split, ... with engines and prints, of each form, its folder's name or why there is none. A
+form that is the network's own is not exported twice. Weights are random and seeded.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splitmerge.errors import InputError, SplitmergeError
+from splitmerge.options import height_and_width
+
+__all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared"]
+
+FORMS = ("own", "split", "dilated")
+"""Each is exported as `_export` says; this project has a row for each that a network has."""
+
+OWN_MAKING = frozenset[str]()
+"""Forms that only this project makes, which peers are not given."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on frames of one size, `height` x `width_pixels`; `width` is the first stage's channels."""
+
+    network: str
+    width: int
+    height: int
+    width_pixels: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width_pixels
+
+    @property
+    def size(self) -> str:
+        return f"{self.height}x{self.width_pixels}"
+
+    def __str__(self) -> str:
+        return f"{self.network} of width {self.width}, {self.size}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Packages of one case: of each form that there is, what it is called and whether it is cut."""
+
+    folder: Path
+    forms: Mapping[str, str]
+    cut: Mapping[str, bool]
+
+
+def prepared(folder: Path, found: Mapping[str, Any]) -> Prepared:
+    """Read what this module printed. The network's own form bears the name of the one that it is, where it is one."""
+    same = {entry["same_as"]: form for form, entry in found.items() if entry.get("same_as")}
+    forms = {}
+    for form, entry in found.items():
+        if "cut" in entry and not entry.get("same_as"):
+            words = same.get(form, form)
+            forms[form] = "its only form" if words == "own" else f"{words} form"
+    return Prepared(folder, forms, {form: found[form]["cut"] for form in forms})
+
+
+def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
+    """Export and build all forms. Raises SplitmergeError where the network's own fails."""
+    import torch
+
+    from splitmerge.labels import CITYSCAPES
+    from training.checkpoint import save_checkpoint
+    from training.models import create_model
+
+    torch.manual_seed(0)
+    checkpoint = folder / "random.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = create_model(case.network, len(CITYSCAPES), case.width).eval()
+    save_checkpoint(checkpoint, model, case.network, CITYSCAPES)
+    found: dict[str, dict[str, Any]] = {"own": _export(checkpoint, case, "own", folder)}
+    for form in FORMS[1:]:
+        try:
+            found[form] = _export(checkpoint, case, form, folder)
+        except SplitmergeError as error:
+            found[form] = {"missing": str(error)}
+            continue
+        if _same_graph(folder / "own", folder / form):
+            found[form]["same_as"] = "own"
+    return found
+
+
+def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, Any]:
+    from engines.build import build_engines
+    from export.graphs import Rewriting
+    from export.package import export_package
+
+    package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=Rewriting(form))
+    build_engines(package)
+    return {"cut": package.manifest.cut is not None}
+
+
+def _same_graph(one: Path, other: Path) -> bool:
+    return (one / "model.onnx").read_bytes() == (other / "model.onnx").read_bytes()
+
+
+def largest_mib(case: Case) -> float:
+    """The largest activation of the whole network on one frame, in MiB of float32; nothing is computed."""
+    import torch
+
+    from splitmerge.labels import CITYSCAPES
+    from training.models import create_model
+
+    largest = 0
+
+    def note(module: object, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, torch.Tensor):
+            largest = max(largest, output.numel())
+
+    with torch.device("meta"), torch.no_grad():
+        model = create_model(case.network, len(CITYSCAPES), case.width).eval()
+        for module in model.modules():
+            module.register_forward_hook(note)
+        model(torch.empty(1, 3, case.height, case.width_pixels))
+    return largest * 4 / 2**20
+
+
+def main() -> int:
+    network, width, size, folder = sys.argv[1:]
+    try:
+        case = Case(network, int(width), *height_and_width(size))
+        print(json.dumps(export_forms(case, Path(folder))))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
