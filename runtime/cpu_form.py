@@ -19,6 +19,7 @@ from engines.build import BuiltEngine, build_engines
 from engines.onnxruntime_engine import cores
 from engines.sidecar import engine_folder
 from runtime.executor import Executor
+from runtime.schedule import DEFAULT_CONTEXTS
 from splitmerge.errors import InputError
 from splitmerge.files import read_json, write_json
 from splitmerge.package import Package
@@ -35,11 +36,13 @@ _CHUNKS = (1, 2, 4)
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a frame's split batches are shared out: contexts at once, CPU threads of each, split batches in one run."""
+    """How a frame's split batches are shared out: contexts at once, CPU threads of each (None for an equal share of the
+    cores), split batches in one run.
+    """
 
-    contexts: int
-    threads: int
-    chunk: int
+    contexts: int = DEFAULT_CONTEXTS
+    threads: int | None = None
+    chunk: int = 1
 
 
 def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngine], str]:

@@ -80,15 +80,13 @@ def _open(package: "Package", arguments: argparse.Namespace) -> Union["Executor"
 
 
 def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[int, ...]) -> "Executor":
-    from runtime.cpu_form import remembered
+    from runtime.cpu_form import Sharing, remembered
     from runtime.executor import Executor
     from runtime.tuning import tune_contexts
 
-    threads: int | None = None
-    contexts, chunk = arguments.contexts or DEFAULT_CONTEXTS, arguments.chunk or 1
     measured = remembered(package) if _is_tuned(package, arguments, devices) else None
-    if measured is not None:
-        contexts, chunk, threads = measured.contexts, measured.chunk, measured.threads
+    sharing = measured or Sharing()
+    contexts, chunk = arguments.contexts or sharing.contexts, arguments.chunk or sharing.chunk
 
     def make(contexts: int) -> Executor:
         return Executor(
@@ -97,7 +95,7 @@ def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[
             chunk=chunk,
             backend=arguments.backend,
             precision=arguments.precision,
-            threads=threads,
+            threads=sharing.threads,
             devices=devices,
             in_flight=arguments.in_flight or (2 if len(devices) > 1 else 1),
             density=arguments.density,

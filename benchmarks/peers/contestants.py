@@ -16,11 +16,13 @@ from benchmarks.limits import GEMM_SIZE
 from benchmarks.peers.packages import OWN_MAKING
 from engines.backends import is_installed
 
-__all__ = ["GEMM", "LIMIT", "PEER", "PEERS", "PROJECT", "Contender", "Contestant", "contestants_of"]
+__all__ = ["DEFAULTS", "GEMM", "LIMIT", "PEER", "PEERS", "PROJECT", "Contender", "Contestant", "contestants_of"]
 
 PROJECT, PEER, LIMIT = "project", "peer", "limit"
 PEERS = ("eager", "compiled", "onnxruntime", "openvino")
-"""What `--peers` chooses from."""
+"""Who takes part unless `--peers` chooses."""
+DEFAULTS = ("openvino-default",)
+"""Who takes part only where asked for: in the precision that it would choose, with other labels."""
 GEMM = "matrix product"
 
 
@@ -79,7 +81,11 @@ def peers_of(forms: Mapping[str, str], peers: tuple[str, ...]) -> list[Contestan
             result.append(Contestant("PyTorch compiled", PEER, f"{rivals}:pytorch_compiled"))
         else:
             name, make = _GRAPH_RUNNERS[peer]
-            missing = "" if is_installed(peer) else f"{peer} is not installed: pip install -c constraints.txt {peer}"
+            missing = (
+                ""
+                if is_installed(peer.removesuffix("-default"))
+                else f"{peer} is not installed: pip install -c constraints.txt {peer}"
+            )
             result += [
                 Contestant(f"{name}, {words}", PEER, f"{rivals}:{make}", form, missing=missing)
                 for form, words in forms.items()
@@ -88,4 +94,8 @@ def peers_of(forms: Mapping[str, str], peers: tuple[str, ...]) -> list[Contestan
     return result
 
 
-_GRAPH_RUNNERS = {"onnxruntime": ("ONNX Runtime", "onnxruntime_defaults"), "openvino": ("OpenVINO", "openvino_latency")}
+_GRAPH_RUNNERS = {
+    "onnxruntime": ("ONNX Runtime", "onnxruntime_defaults"),
+    "openvino": ("OpenVINO", "openvino_latency"),
+    "openvino-default": ("OpenVINO, own precision", "openvino_own_precision"),
+}

@@ -18,10 +18,11 @@ from splitmerge.options import height_and_width
 
 __all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared"]
 
-FORMS = ("own", "split", "dilated")
-"""Each is exported as `_export` says; this project has a row for each that a network has."""
+FORMS = ("own", "split", "dilated", "cpu", "split-cpu")
+"""Each is exported as `_export` says; this project has a row for each that a network has. `cpu` is the own form with
+graphs for CPUs (`splitmerge export --target cpu`), `split-cpu` the split one."""
 
-OWN_MAKING = frozenset[str]()
+OWN_MAKING = frozenset({"cpu", "split-cpu"})
 """Forms that only this project makes, which peers are not given."""
 
 
@@ -61,8 +62,10 @@ def prepared(folder: Path, found: Mapping[str, Any]) -> Prepared:
     forms = {}
     for form, entry in found.items():
         if "cut" in entry and not entry.get("same_as"):
-            words = same.get(form, form)
+            words = same.get(form, form).removesuffix("-cpu").replace("cpu", "own")
+            words = same.get("own", "own") if words == "own" else words
             forms[form] = "its only form" if words == "own" else f"{words} form"
+            forms[form] += ", for CPUs" if form in OWN_MAKING else ""
     return Prepared(folder, forms, {form: found[form]["cut"] for form in forms})
 
 
@@ -86,8 +89,10 @@ def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
         except SplitmergeError as error:
             found[form] = {"missing": str(error)}
             continue
-        if _same_graph(folder / "own", folder / form):
+        if form not in OWN_MAKING and _same_graph(folder / "own", folder / form):
             found[form]["same_as"] = "own"
+    if "same_as" in found["split"]:
+        del found["split-cpu"]  # the same as `cpu`
     return found
 
 
@@ -95,9 +100,17 @@ def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, 
     from engines.build import build_engines
     from export.graphs import Rewriting
     from export.package import export_package
+    from runtime.cpu_form import build_fastest
 
-    package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=Rewriting(form))
-    build_engines(package)
+    for_cpus = form in OWN_MAKING
+    rewriting = Rewriting({"cpu": "own", "split-cpu": "split"}.get(form, form), target="cpu" if for_cpus else "any")
+    package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=rewriting)
+    if not for_cpus:
+        build_engines(package)
+    elif package.manifest.cpu:
+        build_fastest(package, "cpu")
+    else:
+        raise InputError(f"{case} has no form for CPUs: none of its convolutions gains by it.")
     return {"cut": package.manifest.cut is not None}
 
 

@@ -1,9 +1,11 @@
 """This project as a contestant: what `splitmerge run` does with a frame."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.contestants import Contender
+from runtime.cpu_form import Sharing, remembered
 from runtime.executor import Executor
 from splitmerge.package import Package
 
@@ -11,6 +13,9 @@ __all__ = ["executor"]
 
 
 def executor(folder: Path, **arguments: Any) -> Contender:
-    """An executor of a package with engines; `arguments` are the executor's own. It lives as long as its process."""
-    made = Executor(Package.open(folder), **arguments)
+    """An executor of a package with engines, with what was found fastest when they were built, where that was looked
+    for; `arguments` are the executor's own. It lives as long as its process.
+    """
+    package = Package.open(folder)
+    made = Executor(package, **{**asdict(remembered(package) or Sharing()), **arguments})
     return Contender(made.segment, notes=made.facts)

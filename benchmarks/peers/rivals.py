@@ -18,7 +18,14 @@ from splitmerge.package import Package
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["gemm", "onnxruntime_defaults", "openvino_latency", "pytorch_compiled", "pytorch_eager"]
+__all__ = [
+    "gemm",
+    "onnxruntime_defaults",
+    "openvino_latency",
+    "openvino_own_precision",
+    "pytorch_compiled",
+    "pytorch_eager",
+]
 
 Frame = NDArray[np.uint8]
 
@@ -84,12 +91,21 @@ def openvino_latency(folder: Path) -> Contender:
 
     Float32 is asked for: on processors with bfloat16 units OpenVINO would take that, and other labels with it.
     """
+    return _openvino(folder, {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def openvino_own_precision(folder: Path) -> Contender:
+    """The same in the precision that OpenVINO chooses by itself."""
+    return _openvino(folder, {})
+
+
+def _openvino(folder: Path, precision: dict[str, str]) -> Contender:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(_whole_graph(folder))
     model.reshape({model.inputs[0]: [1, *Package.open(folder).manifest.input.size, 3]})
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"PERFORMANCE_HINT": "LATENCY", **precision}
     compiled = core.compile_model(model, "CPU", settings)
     request, output = compiled.create_infer_request(), compiled.output("labels")
 
@@ -98,7 +114,8 @@ def openvino_latency(folder: Path) -> Contender:
         labels: Frame = result[output][0].copy()
         return labels
 
-    return Contender(segment, notes=settings)
+    chosen = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    return Contender(segment, notes={**settings, "precision": chosen})
 
 
 def gemm(folder: Path, size: int) -> Contender:
