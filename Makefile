@@ -10,6 +10,7 @@ CHECKPOINT ?= training/checkpoints/$(MODEL)-streets.safetensors
 PACKAGE    ?= build/$(MODEL)
 BACKEND    ?= auto
 PRECISION  ?= fp32
+TARGET     ?= cpu
 CLIP       ?= drive
 DATA       ?= streets
 IMAGES     ?= 60
@@ -47,7 +48,7 @@ train: setup     ## the shipped checkpoint, again, from nothing (it took 40 minu
 	$(SPLITMERGE) train --model $(MODEL) --out runs/$(MODEL)
 
 export: setup    ## checkpoint in, verified package out
-	$(SPLITMERGE) export --checkpoint $(CHECKPOINT) --size $(SIZE) --package $(PACKAGE)
+	$(SPLITMERGE) export --checkpoint $(CHECKPOINT) --size $(SIZE) --target $(TARGET) --package $(PACKAGE)
 
 calibrate: setup ## PRECISION=int8 or fp16 graphs into the package, scored on DATA
 	$(SPLITMERGE) calibrate --package $(PACKAGE) --precision $(PRECISION) --data "$(DATA)"
