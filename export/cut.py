@@ -45,7 +45,8 @@ def cut_at(model: ir.Model, level: int) -> Parts:
         )
     model = model.clone()
     layouts = layouts_of(model.graph)
-    boundary = [n.outputs[0] for n in model.graph if is_split(n) and len(layouts[n.outputs[0]]) == level]
+    last = _last_splits(model.graph, layouts, level)
+    boundary = [node.outputs[0] for node in model.graph if node.outputs[0] in last]
     crossing = {layouts[value] for value in boundary}
     if len(crossing) > 1:
         raise InputError(f"The network's branches are split by different windows up to level {level}: cut elsewhere.")
@@ -55,6 +56,24 @@ def cut_at(model: ir.Model, level: int) -> Parts:
     trunk = _extracted(model, boundary, list(model.graph.outputs), level)
     _name_features(stem, trunk)
     return Parts(stem, trunk, Cut(level, rows, columns))
+
+
+def _last_splits(graph: ir.Graph, layouts: dict[ir.Value, Layout], level: int) -> set[ir.Value]:
+    """What the splits to that level make that no other one comes behind on the way to the end."""
+    found: set[ir.Value] = set()
+    seen: set[ir.Value] = set()
+    ahead = list(graph.outputs)
+    while ahead:
+        value = ahead.pop()
+        node = value.producer()
+        if node is None or value in seen:
+            continue
+        seen.add(value)
+        if is_split(node) and len(layouts[value]) == level:
+            found.add(value)
+        else:
+            ahead += [one for one in node.inputs if one is not None]
+    return found
 
 
 def _extracted(model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value], level: int) -> ir.Model:
