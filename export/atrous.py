@@ -47,7 +47,7 @@ class AtOutputStride(nn.Module):
 
 
 class _Context(TorchFunctionMode):
-    """Notes what each function of PyTorch returns that is a tensor and no map of the image, None for all other calls."""
+    """Notes what functions of PyTorch return where that is a tensor and no map of the image, None for other calls."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()

@@ -76,6 +76,4 @@ def _copied(graph: ir.Graph, node: ir.Node, copies: Mapping[ir.Value, ir.Value])
         ir.val(name if index == 0 else f"{name}:{index}", value.dtype, value.shape)
         for index, value in enumerate(node.outputs)
     ]
-    return ir.Node(
-        node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name=name
-    )
+    return ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name=name)

@@ -56,8 +56,12 @@ class _Lowering:
     def __init__(self, graph: ir.Graph, target: int) -> None:
         self._graph, self._target = graph, target
         self._image = size_of(graph.inputs[0])
-        values = (*graph.inputs, *(output for node in graph for output in node.outputs))
-        self._strides = {value: self._stride_from_size(value) for value in values}
+        self._strides: dict[ir.Value, int | None] = {value: self._stride_from_size(value) for value in graph.inputs}
+        for node in graph:
+            read = [self._strides[value] for value in node.inputs if value in self._strides]
+            no_map = bool(read) and not any(read) and node.op_type != "Resize"
+            for value in node.outputs:
+                self._strides[value] = None if no_map else self._stride_from_size(value)
         self._last: ir.Node  # behind which the next node goes
 
     def apply(self) -> None:
@@ -155,12 +159,18 @@ class _Lowering:
         for index, value in enumerate(node.inputs):
             if value is not None and value in self._strides and self._strides[value] is None:
                 node.replace_input_with(index, self._for_each_batch(node, value, levels))
+        result = node.outputs[0]
+        result.shape = ir.Shape([None, *sizes(result)[1:]])  # of batches of an image, not of images
 
     def _for_each_batch(self, node: ir.Node, value: ir.Value, levels: int) -> ir.Value:
         """`[N,C,1,1]` repeated for every split batch: enlarged to a map of one pixel each, which is split."""
         shape, side = sizes(value), 1 << levels
         if len(shape) != 4 or shape[-2:] != (1, 1):
-            raise self._unknown(node)
+            raise InputError(
+                f"{node.name} ({node.op_type}) spreads {_shape(value)} over the image, as pyramids of means do, and at "
+                "another output stride only one number for the whole image is known: export the network without "
+                "--output-stride."
+            )
         assert value.dtype is not None
         name = unused_name(self._graph, f"{value.name}.copies")
         factors = constant(self._graph, f"{name}.factors", np.array([1, 1, side, side], np.float32))
