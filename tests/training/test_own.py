@@ -93,7 +93,15 @@ def test_from_training_to_a_comparison(tmp_path: Path, capsys: pytest.CaptureFix
     }  # fmt: skip
     export = ["export", "--checkpoint", "run/best.safetensors", "--size", "45x70", "--package", "package"]
     assert main([*export, *own, "--cut", "1"]) == 0
-    assert main(["build", "--package", "package", "--backend", "onnxruntime"]) == 0
+    data = ["--data", "drive:1", "--images", "1"]
+    budget = [*(f"--max-{kind}-drop=100" for kind in ("iou", "thin", "boundary")), "--min-agreement=1"]
+    int8 = ["--precision", "int8", "--method", "minmax", "--score-images", "1"]
+    assert main(["calibrate", "--package", "package", *data, *int8, *budget]) == 0
+    for precision in ("fp32", "int8"):
+        assert main(["build", "--package", "package", "--backend", "onnxruntime", "--precision", precision]) == 0
+    assert main(["data", "render", "drive", "--frames", "2", "--size", "45x70", "--out", "c.mp4"]) == 0
+    assert main(["run", "c.mp4", "--package", "package", "--precision", "int8", "--masks", "masks"]) == 0
+    assert len(list(Path("masks").glob("*.png"))) == 2
     compare = ["compare", "--package", "package", "--images", "1", "--json", "c.json"]
     assert main([*compare, *own]) == 0
     assert json.loads(Path("c.json").read_text())["pixel_agreement"] > 0.999
