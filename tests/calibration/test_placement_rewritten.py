@@ -66,7 +66,9 @@ def test_a_mask_stays_exact_in_int8() -> None:
         assert beyond.any() and not values[name][beyond].any() and values[name][~beyond].any()
 
 
-@pytest.mark.parametrize("which", ["masked", pytest.param("stem", marks=pytest.mark.slow), "trunk"])
+@pytest.mark.parametrize(
+    "which", ["masked", *(pytest.param(part, marks=pytest.mark.slow) for part in ("stem", "trunk"))]
+)
 def test_tensorrt_rtx_computes_every_convolution_in_int8(which: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="pip install 'splitmerge[rtx]'")
     from test_placement_rtx import built, quantised

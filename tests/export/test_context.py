@@ -1,9 +1,12 @@
 """Networks that take a mean over the whole image, at output stride 1: cut, streamed, with the mean that they had."""
 
+import json
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -17,7 +20,10 @@ from torch import Tensor, nn
 from export.atrous import AtOutputStride
 from export.graphs import Graphs, Rewriting, contract_for, graphs_from_network, whole_from_network
 from export.nodes import is_mask
+from splitmerge.cli import main
 from splitmerge.errors import InputError
+from splitmerge.labels import CITYSCAPES
+from training.checkpoint import save_checkpoint
 from training.networks.base import SegmentationNet, pad_to_stride, resize
 from training.networks.deeplab import DeepLabv3
 
@@ -180,3 +186,23 @@ def test_pyramids_of_means_are_refused() -> None:
     model = Pyramid().eval()
     with pytest.raises(InputError, match=r"spreads 6x2x2 over the image, as pyramids of means do.*without --output"):
         exported(model, (64, 64))
+
+
+@pytest.mark.slow
+def test_it_is_built_run_and_compared_in_parts(deeplab: DeepLabv3, tmp_path: Path) -> None:
+    """The executor hands both of the stem's tensors to the trunk, a split batch at a time."""
+    save_checkpoint(tmp_path / "a.safetensors", deeplab, "deeplabv3-50", CITYSCAPES[:7], mean=MEAN, std=STD)
+    folder, size = str(tmp_path / "p"), ["--size", "64x90"]
+    export = ["export", "--checkpoint", str(tmp_path / "a.safetensors"), "--package", folder, "--output-stride", "1"]
+    assert main([*export, *size]) == 0
+    assert main(["build", "--package", folder, "--backend", "onnxruntime"]) == 0
+    (frame,) = noise(1, *SIZE)
+    cv2.imwrite(str(tmp_path / "a.png"), frame)
+    assert main(["run", str(tmp_path / "a.png"), "--package", folder, "--masks", str(tmp_path / "masks")]) == 0
+    (mask,) = (tmp_path / "masks").iterdir()
+    with torch.no_grad():
+        expected = AtOutputStride(deeplab, 1)(normalised(frame[None]))[0].argmax(0).numpy()
+    assert (cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) == expected).mean() > 0.999
+    compare = ["compare", "--package", folder, "--data", "drive:7", "--images", "1", "--json", str(tmp_path / "c.json")]
+    assert main(compare) in (0, 1)  # against the network at its own stride, which scores otherwise
+    assert json.loads((tmp_path / "c.json").read_text())["pixel_agreement"] > 0.5
