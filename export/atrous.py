@@ -2,9 +2,12 @@
 
 The network's own code runs, and its convolutions, poolings and upsamplings are computed à trous: at full density, with
 growing dilation, without a split anywhere. The network sees the sizes that it had, so that it asks for the same.
+
+At output stride 1 the network runs once before that, as it is, and what is no map of the image in that run (a mean over
+all pixels and what is computed from it) is what the network gets to see in the second one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,23 +37,54 @@ class AtOutputStride(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         padded = pad_to_stride(x, self.network.stride)
-        with _Atrous(padded.shape[-1], self.output_stride):
+        context = _Context(padded)
+        if self.output_stride == 1:
+            with context:
+                self.network.padded_logits(padded)
+        with _Atrous(padded.shape[-1], self.output_stride, context.values):
             logits = self.network.padded_logits(padded)
         return logits[:, :, :height, :width]
 
 
-class _Atrous(TorchFunctionMode):
-    """A tensor's `_stride` is how many times smaller than the image (of `width` pixels) the network believes it is."""
+class _Context(TorchFunctionMode):
+    """Notes what functions of PyTorch return where that is a tensor and no map of the image, None for other calls."""
 
-    def __init__(self, width: int, target: int) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self._width, self._target = width, target
+        self._size = image.shape[-2:]
+        self.values: list[Tensor | None] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.values.append(out if isinstance(out, Tensor) and not self._is_map(out.shape) else None)
+        return out
+
+    def _is_map(self, shape: torch.Size) -> bool:
+        """Whether it is smaller than the image by a power of two, and more than one number."""
+        if len(shape) < 2 or shape[-2:] == (1, 1) or 0 in shape:
+            return False
+        stride = self._size[0] // shape[-2]
+        return stride.bit_count() == 1 and (shape[-2] * stride, shape[-1] * stride) == self._size
+
+
+class _Atrous(TorchFunctionMode):
+    """A tensor's `_stride` is how many times smaller than the image (of `width` pixels) the network believes it is.
+
+    `context` has what the functions of PyTorch return where that is known already, in the order of their calls.
+    """
+
+    def __init__(self, width: int, target: int, context: Sequence[Tensor | None] = ()) -> None:
+        super().__init__()
+        self._width, self._target, self._context = width, target, iter(context)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = next(self._context, None)
         if func == Tensor.shape.__get__:  # type: ignore[attr-defined]  # a property of C, which the stubs call a field
             *outer, height, width = args[0].shape if args[0].dim() > 1 else (0, *args[0].shape)
             rate = self._rate(_stride(args[0]))
             return torch.Size([*outer, height // rate, width // rate]) if rate > 1 else args[0].shape
+        if known is not None:
+            return _marked(known, 1)
         own: dict[str, Callable[..., Tensor]] = {
             "conv2d": self._conv2d,
             "max_pool2d": self._max_pool2d,

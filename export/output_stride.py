@@ -7,7 +7,11 @@ was, on batches that hold the pixels which it would have dropped. So a convoluti
 be cut and streamed like a Split-Merge Pooling network.
 
 The layout of a value follows from its size: a map S times smaller than the image, at output stride o, is on a grid of
-S / o split batches. Means over the whole image are taken over all of them.
+S / o split batches.
+
+Means over the whole image are taken over all split batches above output stride 1, as by a network made for that stride.
+At 1 they are the network's own, of the map that it was trained with (`export.context`), and each split batch gets them
+as a copy of its own: so no split batch waits for another, and such networks are cut and streamed, too.
 
 Bilinear upsampling reads between the pixels that there are now, at the places at which it would have read: output
 pixel p of an upsampling by S (half-pixel centres) reads at input pixel p - (S - 1) / 2, since pixel j of the map stands
@@ -23,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from export.context import compute_context_apart
 from export.geometry import Geometry, geometry_of, set_geometry
 from export.nodes import DOMAIN, MERGE, SPLIT, constant, new_node, size_of, sizes, unused_name
 from splitmerge.errors import InputError
@@ -51,8 +56,12 @@ class _Lowering:
     def __init__(self, graph: ir.Graph, target: int) -> None:
         self._graph, self._target = graph, target
         self._image = size_of(graph.inputs[0])
-        values = (*graph.inputs, *(output for node in graph for output in node.outputs))
-        self._strides = {value: self._stride_from_size(value) for value in values}
+        self._strides: dict[ir.Value, int | None] = {value: self._stride_from_size(value) for value in graph.inputs}
+        for node in graph:
+            read = [self._strides[value] for value in node.inputs if value in self._strides]
+            no_map = bool(read) and not any(read) and node.op_type != "Resize"
+            for value in node.outputs:
+                self._strides[value] = None if no_map else self._stride_from_size(value)
         self._last: ir.Node  # behind which the next node goes
 
     def apply(self) -> None:
@@ -61,7 +70,10 @@ class _Lowering:
             raise InputError(
                 f"The network's output stride is {largest}, and {self._target} was asked for: choose a lower one."
             )
-        for node in list(self._graph):
+        nodes = list(self._graph)
+        if self._target == 1:
+            compute_context_apart(self._graph, self._strides)
+        for node in nodes:
             inputs = [self._strides[v] for v in node.inputs if v is not None and v in self._strides]
             result = self._strides[node.outputs[0]]
             if any((stride or 1) > self._target for stride in (*inputs, result)):
@@ -80,14 +92,19 @@ class _Lowering:
             self._resize(node)
         elif geometry is not None and geometry.stride != (1, 1):
             self._keep_pixels(node, geometry)
-        elif (node.op_type in _MEANS and result is None) or (node.op_type in _WITH_ONE_PIXEL and None in inputs):
+        elif node.op_type in _WITH_ONE_PIXEL and None in inputs:
+            self._with_one_pixel(node)
+        elif node.op_type in _MEANS and result is None:
             self._compute_merged(node)
         elif any(stride != result for stride in inputs):
-            maps = [value for value in node.inputs if value in self._strides]
-            raise InputError(
-                f"{node.name} ({node.op_type}) goes from {_shape(maps[0])} to {_shape(node.outputs[0])}, which is not "
-                "known at another output stride: export the network without --output-stride."
-            )
+            raise self._unknown(node)
+
+    def _unknown(self, node: ir.Node) -> InputError:
+        maps = [value for value in node.inputs if value in self._strides]
+        return InputError(
+            f"{node.name} ({node.op_type}) goes from {_shape(maps[0])} to {_shape(node.outputs[0])}, which is not "
+            "known at another output stride: export the network without --output-stride."
+        )
 
     def _stride_from_size(self, value: ir.Value) -> int | None:
         """How many times smaller than the image a map is; None for what is no map of it."""
@@ -133,6 +150,35 @@ class _Lowering:
                 node.replace_input_with(index, self._pooled(node, value, -self._levels(self._strides[value])))
         self._split_result(node, self._levels(self._strides[node.outputs[0]]))
 
+    def _with_one_pixel(self, node: ir.Node) -> None:
+        """What has one number for all pixels of an image: on the whole map, or at output stride 1 on copies of it."""
+        if self._target > 1:
+            self._compute_merged(node)
+            return
+        levels = self._levels(self._strides[node.outputs[0]])
+        for index, value in enumerate(node.inputs):
+            if value is not None and value in self._strides and self._strides[value] is None:
+                node.replace_input_with(index, self._for_each_batch(node, value, levels))
+        result = node.outputs[0]
+        result.shape = ir.Shape([None, *sizes(result)[1:]])  # of batches of an image, not of images
+
+    def _for_each_batch(self, node: ir.Node, value: ir.Value, levels: int) -> ir.Value:
+        """`[N,C,1,1]` repeated for every split batch: enlarged to a map of one pixel each, which is split."""
+        shape, side = sizes(value), 1 << levels
+        if len(shape) != 4 or shape[-2:] != (1, 1):
+            raise InputError(
+                f"{node.name} ({node.op_type}) spreads {_shape(value)} over the image, as pyramids of means do, and at "
+                "another output stride only one number for the whole image is known: export the network without "
+                "--output-stride."
+            )
+        assert value.dtype is not None
+        name = unused_name(self._graph, f"{value.name}.copies")
+        factors = constant(self._graph, f"{name}.factors", np.array([1, 1, side, side], np.float32))
+        modes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        copies = new_node("Resize", [value, None, factors], name, [*shape[:2], side, side], value.dtype, **modes)
+        self._graph.insert_before(node, copies)
+        return self._pooled(node, copies.outputs[0], levels)
+
     def _split_result(self, node: ir.Node, splits: int) -> None:
         """Let the node compute at a larger size, and everybody read its result split."""
         result = node.outputs[0]
@@ -152,9 +198,10 @@ class _Lowering:
                 "upsampling by powers of two with half-pixel centres is known at another output stride: export the "
                 "network without --output-stride."
             )
-        if small is None:  # one number for the image
-            self._compute_merged(node)
-            self._set_factors(node)
+        if small is None:
+            self._with_one_pixel(node)
+            if self._target > 1:
+                self._set_factors(node)
             return
         deep, high = self._levels(small), self._levels(large)
         cells = small >> deep, large >> high  # pixels from one to the next, when merged

@@ -16,6 +16,7 @@ from torch import nn
 
 from export.graphs import Graphs, contract_for, graphs_from_network
 from training.models import create_model
+from training.networks.base import SegmentationNet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Array = NDArray[Any]
@@ -25,9 +26,14 @@ PADDED, UNPADDED = (40, 90), (64, 96)  # height and width; 32 divides the second
 
 @cache
 def graphs(name: str, size: tuple[int, int] = UNPADDED, cut: int = 2) -> Graphs:
-    """A network with random weights whose batch norms are not the identity."""
+    """A network with random weights."""
     torch.manual_seed(3)
-    model = create_model(name, 7, 4).eval()
+    model = randomised(create_model(name, 7, 4))
+    return graphs_from_network(model, contract_for(size, 32, MEAN, STD), cut)
+
+
+def randomised(model: SegmentationNet) -> SegmentationNet:
+    """The network in evaluation mode, with batch norms that are not the identity."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -35,7 +41,7 @@ def graphs(name: str, size: tuple[int, int] = UNPADDED, cut: int = 2) -> Graphs:
             module.running_var.uniform_(0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
-    return graphs_from_network(model, contract_for(size, 32, MEAN, STD), cut)
+    return model.eval()
 
 
 def part(name: str, which: str = "model", size: tuple[int, int] = UNPADDED, cut: int = 2) -> onnx.ModelProto:

@@ -159,9 +159,9 @@ def test_bilinear_upsampling_builds(tmp_path: Path) -> None:
     assert sidecar(engine)["build"]["convolutions"] == {"Float": 23}
 
 
-@pytest.mark.parametrize("name", ["dilatedfcn8-18", "fcn32s-18"])
+@pytest.mark.parametrize("name", ["dilatedfcn8-18", "fcn32s-18", pytest.param("deeplabv3-50", marks=pytest.mark.slow)])
 def test_rewritten_networks_build(name: str, tmp_path: Path) -> None:
-    """Split, merge and mask of a dilated network whose features no rate divides; an FCN at output stride 1, cut."""
+    """Split, merge and mask of a dilated network whose features no rate divides; others at output stride 1, cut."""
     dilated = name == "dilatedfcn8-18"
     rewriting: dict[str, Any] = {"form": "split"} if dilated else {"output_stride": 1}
     package = exported(tmp_path, name, (70, 100), **rewriting)

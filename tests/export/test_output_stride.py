@@ -231,15 +231,3 @@ def test_at_stride_1_it_is_cut_and_streamed(name: str) -> None:
     assert_close(found["logits"], expected)
     whole = ort(graphs.parts["model"], {"frames": frame[None]})
     np.testing.assert_array_equal(found["labels"], whole["labels"][0])
-
-
-@pytest.mark.parametrize(
-    ("name", "batches"), [("deeplabv3-50", None), pytest.param("deeplabv3-block5-50", 16, marks=pytest.mark.slow)]
-)
-def test_where_the_image_is_pooled_the_batches_meet_and_it_runs_whole(name: str, batches: int | None) -> None:
-    """ASPP's image pooling takes the mean over all split batches; without it DeepLabv3 is cut."""
-    from export.graphs import Rewriting, contract_for, graphs_from_network
-
-    contract = contract_for((HEIGHT, WIDTH), 32, MEAN, STD)
-    cut = graphs_from_network(network(name), contract, rewriting=Rewriting(output_stride=1)).cut
-    assert (cut and cut.batches) == batches

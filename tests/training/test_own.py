@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -93,7 +94,15 @@ def test_from_training_to_a_comparison(tmp_path: Path, capsys: pytest.CaptureFix
     }  # fmt: skip
     export = ["export", "--checkpoint", "run/best.safetensors", "--size", "45x70", "--package", "package"]
     assert main([*export, *own, "--cut", "1"]) == 0
-    assert main(["build", "--package", "package", "--backend", "onnxruntime"]) == 0
+    data = ["--data", "drive:1", "--images", "1"]
+    budget = [*(f"--max-{kind}-drop=100" for kind in ("iou", "thin", "boundary")), "--min-agreement=1"]
+    int8 = ["--precision", "int8", "--method", "minmax", "--score-images", "1"]
+    assert main(["calibrate", "--package", "package", *data, *int8, *budget]) == 0
+    for precision in ("fp32", "int8"):
+        assert main(["build", "--package", "package", "--backend", "onnxruntime", "--precision", precision]) == 0
+    cv2.imwrite("frame.png", np.random.default_rng(1).integers(0, 256, (45, 70, 3), np.uint8))
+    assert main(["run", "frame.png", "--package", "package", "--precision", "int8", "--masks", "masks"]) == 0
+    assert [cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape for path in Path("masks").iterdir()] == [(45, 70)]
     compare = ["compare", "--package", "package", "--images", "1", "--json", "c.json"]
     assert main([*compare, *own]) == 0
     assert json.loads(Path("c.json").read_text())["pixel_agreement"] > 0.999
