@@ -68,6 +68,9 @@ def _add_means(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU where PyTorch sees one), cpu or cuda")
     parser.add_argument("--precision", default="fp32", help="fp32, or bf16 or fp16 for convolutions")
     parser.add_argument("--accumulate", type=int, default=1, help="parts that a step's crops are computed in")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the step; takes a C++ compiler and minutes"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare crops ahead")
     parser.add_argument(
         "--checkpointing",
@@ -111,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         tensorboard=arguments.tensorboard,
         device=arguments.device,
+        compile=arguments.compile,
     )
     images, validation = training_sets(
         data, arguments.size, arguments.images, arguments.validation_images, arguments.cache, len(classes)

@@ -1,0 +1,116 @@
+"""torch.compile: the same losses but for rounding, the same steps after a kill, and words where it cannot be."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_pictures import toy_set
+
+import training.loop
+from splitmerge.cli import main
+from splitmerge.errors import InputError
+from training.learning.compiled import _Apart, failures_told
+from training.learning.recipes import RECIPES
+from training.loop import TrainConfig, train
+from training.models import create_model
+from training.networks.smp import SMP
+from training.reduction import SplitMerge
+
+# Plain gradient descent: Adam's first steps follow the sign of a gradient, and would make much of rounding.
+SGD = replace(RECIPES["fastfcn"], scale=None)
+CONFIG = TrainConfig(
+    width=4, crop=(64, 64), batch=2, steps=6, validate_every=3, save_every=2, lr=1e-3, recipe=SGD, device="cpu"
+)
+IMAGES, VALIDATION = toy_set(5, 1), toy_set(1, 2)
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["loss"]) for row in csv.DictReader((folder / "log.csv").open())]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["smp18", "fcn8s-18"])
+def test_the_same_losses_and_after_a_kill_the_very_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    plain = replace(CONFIG, model=model)
+    config = replace(plain, compile=True)
+    train(plain, IMAGES, VALIDATION, tmp_path / "plain")
+    torch._dynamo.utils.counters.clear()
+    train(config, IMAGES, VALIDATION, tmp_path / "whole")
+    programs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < programs < 60  # not one for each draw of offsets
+    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "plain"), abs=1e-4)
+    one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("plain", "whole"))
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, atol=2e-5, rtol=2e-4)
+
+    take_step = training.loop.take_step
+
+    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
+        if state.step == 5:
+            raise RuntimeError("power cut")
+        return take_step(config, state, batch, out)
+
+    monkeypatch.setattr(training.loop, "take_step", killed)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(config, IMAGES, VALIDATION, tmp_path / "halves")
+    monkeypatch.undo()
+    torch.compiler.reset()  # a new process compiles anew
+    train(config, IMAGES, VALIDATION, tmp_path / "halves")
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+    halves = load_file(tmp_path / "halves" / "last.safetensors")
+    assert all(torch.equal(halves[key], value) for key, value in other.items())
+    with pytest.raises(InputError, match="compile True, not False"):
+        train(plain, IMAGES, VALIDATION, tmp_path / "halves")
+
+
+@pytest.mark.parametrize("stride", [32, 16])
+def test_no_program_depends_on_the_offsets(stride: int) -> None:
+    """Traced and run, not compiled: after the two forms of padding no further draw makes a new program."""
+    torch.manual_seed(0)
+    model = create_model("smp18", 5, 2).train()
+    assert isinstance(model, SMP)
+    x, programs = torch.randn(2, 3, 64, 64), []
+
+    def counted(graph, inputs):  # type: ignore[no-untyped-def]
+        programs.append(graph)
+        return graph.forward
+
+    torch._dynamo.config.recompile_limit = 256
+    traced = torch.compile(model.logits, backend=counted, dynamic=False)
+    counts = []
+    for row, column in [(0, 0), (stride - 1, stride - 1), (0, 1), (1, 0), (3, 5), (stride // 2, 7), (10, 13)]:
+        reduction = SplitMerge.at(row, column, stride)
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        expected = model.logits(x, reduction)
+        model.load_state_dict(state)
+        torch.testing.assert_close(traced(x, _Apart(reduction)), expected, rtol=1e-4, atol=1e-4)
+        counts.append(len(programs))
+    torch.compiler.reset()
+    assert counts[0] > 8 and counts[-1] < 60 and counts[3] == counts[-1]
+
+
+def test_without_a_compiler_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    few = ["--images", "2", "--validation-images", "1", "--size", "64x64", "--crop", "64x64", "--batch", "1"]
+    command = ["train", *few, "--width", "2", "--steps", "1", "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    assert main([*command, "--out", str(tmp_path / "run"), "--compile"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("splitmerge: --compile needs a C++ compiler, and there is no program no-such-compiler")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_what_the_compiler_says_is_one_sentence() -> None:
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    with pytest.raises(InputError, match=r"cannot compile this training \(.*\): leave --compile out"), failures_told():
+        raise InvalidCxxCompiler
+    with pytest.raises(InputError, match="does not go together with --checkpointing"):
+        replace(CONFIG, compile=True, checkpointing="full")
