@@ -94,9 +94,8 @@ def test_a_curve_is_the_full_prediction_with_fewer_pixels() -> None:
     torch.manual_seed(0)
     images = open_dataset("streets", SIZE, 2, seed=1)
     model = create_model("smp18", 19, 2)
-    checkpoint: Any = type(
-        "C", (), {"model": model.eval(), "classes": CITYSCAPES, "mean": (0.4,) * 3, "std": (0.2,) * 3}
-    )
+    mean, std = (0.4, 0.4, 0.4), (0.2, 0.2, 0.2)
+    checkpoint = Checkpoint(model.eval(), "smp18", 2, CITYSCAPES, mean, std, {}, "")
     found = confusions_of(checkpoint, images)
     assert list(found) == [32, 16, 8, 4, 2, 1]
     for stride, counts in found.items():
