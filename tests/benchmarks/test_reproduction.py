@@ -16,7 +16,7 @@ from benchmarks.reproduction_picture import draw
 from benchmarks.reproduction_table import ORDER, Network, density_table, table, verdict
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, THIN_CLASSES
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data import open_dataset
 from training.evaluate import normalise
 from training.models import create_model
