@@ -12,6 +12,7 @@ from toy_pictures import toy_set
 import training.loop
 from splitmerge.cli import main
 from splitmerge.errors import InputError
+from training.learning import norms
 from training.learning.compiled import _Apart, failures_told
 from training.learning.recipes import RECIPES
 from training.loop import TrainConfig, train
@@ -91,6 +92,18 @@ def test_no_program_depends_on_the_offsets(stride: int) -> None:
         counts.append(len(programs))
     torch.compiler.reset()
     assert counts[0] > 8 and counts[-1] < 60 and counts[3] == counts[-1]
+
+
+def test_statistics_are_computed_again_without_the_compiler() -> None:
+    network, programs = torch.nn.Sequential(torch.nn.BatchNorm2d(2)), []
+    compiled = torch.compile(network, backend=lambda graph, inputs: programs.append(graph) or graph.forward)  # type: ignore[func-returns-value]
+    x = torch.randn(3, 4, 2, 5, 5)
+    norms.recompute(network, 3, lambda index: compiled(x[index]))
+    torch.testing.assert_close(network[0].running_mean, x.mean((0, 1, 3, 4)))
+    assert not programs
+    compiled(x[0])
+    assert len(programs) == 1
+    torch.compiler.reset()
 
 
 def test_without_a_compiler_it_says_so(
