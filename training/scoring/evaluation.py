@@ -41,7 +41,7 @@ def evaluate(
         found = image.read()
         prediction = submission.read(image.file) if submission and image.file else None
         if prediction is not None and prediction.shape != found.image_bgr.shape[:2]:
-            raise InputError(f"{image.file} has another size than its prediction in {submission}: name another folder.")
+            raise InputError(f"{image.file} has another size than its prediction there: name another --submission.")
         if prediction is None:
             prediction = labels_at_scales(checkpoint, found.image_bgr, scales, flip)
             if submission and image.file:
