@@ -141,7 +141,7 @@ def rows(
         step.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as trainings have it
     for step in steps:  # the first ones allocate, and compile: each form of padding a program
         for offset in ((0, 0), (STRIDE - 1, STRIDE - 1), (0, 1), (1, 0)):
-            step.take(SplitMerge.at(*offset, step.form.stride) if isinstance(step.model, SMP) else None)
+            step.take(SplitMerge.at(offset[0], offset[1], step.form.stride) if isinstance(step.model, SMP) else None)
     seconds: dict[Form, list[float]] = {form: [] for form in forms}
     for _ in tqdm(range(rounds), desc=f"ResNet-{depth}, width {width}", unit="round", disable=None):
         for step in steps:
