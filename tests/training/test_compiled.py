@@ -1,6 +1,9 @@
 """torch.compile: the same losses but for rounding, the same steps after a kill, and words where it cannot be."""
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,3 +128,25 @@ def test_what_the_compiler_says_is_one_sentence() -> None:
         raise InvalidCxxCompiler
     with pytest.raises(InputError, match="does not go together with --checkpointing"):
         replace(CONFIG, compile=True, checkpointing="full")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["smp18", "fcn8s-18"])
+def test_two_compiled_processes_are_a_plain_one(tmp_path: Path, model: str) -> None:
+    config = replace(CONFIG, model=model, steps=2, validate_every=2)
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from dataclasses import replace\nfrom pathlib import Path\nimport test_compiled as here\n"
+        f"config = replace(here.CONFIG, model={model!r}, steps=2, validate_every=2, compile=True)\n"
+        f"here.train(config, here.IMAGES, here.VALIDATION, Path({str(tmp_path / 'two')!r}))\n"
+    )
+    path = os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    train(config, IMAGES, VALIDATION, tmp_path / "one")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-5)
+    one, two = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, atol=2e-5, rtol=2e-4)
