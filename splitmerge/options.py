@@ -4,7 +4,9 @@ import argparse
 import math
 import re
 
-__all__ = ["height_and_width", "positive_integer", "positive_number", "whole_number"]
+__all__ = ["height_and_width", "positive_integer", "positive_number", "scales", "whole_number"]
+
+_SMALLEST, _LARGEST = 0.1, 4.0
 
 
 def height_and_width(text: str) -> tuple[int, int]:
@@ -38,6 +40,14 @@ def positive_number(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no positive number: give one above 0, such as 12.5")
     return value
+
+
+def scales(text: str) -> tuple[float, ...]:
+    """`0.5,1` to (0.5, 1.0): times an image's size."""
+    found = tuple(map(positive_number, text.split(",")))
+    if not all(_SMALLEST <= scale <= _LARGEST for scale in found):
+        raise argparse.ArgumentTypeError(f"{text!r} goes beyond {_SMALLEST:g} to {_LARGEST:g} times the frame's size")
+    return found
 
 
 def _is_whole(text: str) -> bool:

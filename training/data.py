@@ -35,6 +35,7 @@ __all__ = [
     "is_rendered",
     "locate_one",
     "open_dataset",
+    "parts_of",
     "read_image",
     "training_sets",
 ]
@@ -62,7 +63,7 @@ def open_dataset(
     """
     if length is not None and length < 1:
         raise InputError(f"A data set of {length} images cannot be: ask for 1 or more.")
-    parts = _parts(name)
+    parts = parts_of(name)
     if len(parts) > 1:
         return Joined([open_dataset(part, size, length, seed, num_classes, fps) for part in parts])
     if is_rendered(name):
@@ -72,6 +73,11 @@ def open_dataset(
     return Samples(pairs, located.layout.decoder(located.root), size)
 
 
+def parts_of(name: str) -> list[str]:
+    """The names that a name of several joins."""
+    return [name] if Path(name).exists() else [part for part in name.split(",") if part] or [name]
+
+
 def is_rendered(name: str) -> bool:
     """Whether `name` is one of the rendered sets', whatever folders there are."""
     return name.partition(":")[0] in ("streets", "drive")
@@ -79,16 +85,19 @@ def is_rendered(name: str) -> bool:
 
 def is_labelled(name: str) -> bool:
     """Whether `name` is a data set with labels: not a mere folder of images, an image, a video or nothing at all."""
-    return all(is_rendered(part) or is_data_set(part) for part in _parts(name))
+    return all(is_rendered(part) or is_data_set(part) for part in parts_of(name))
 
 
-def locate_one(name: str) -> Located:
-    """Where a data set on disk lies, and its layout. Raises InputError where there is none, or for several names."""
+def locate_one(name: str, num_classes: int | None = None) -> Located:
+    """Where a data set on disk lies, and its layout.
+
+    Raises InputError where there is none, for several names, and for one that has not `num_classes` classes.
+    """
     if is_rendered(name):
         raise InputError(f"{name} is rendered, and not on disk: give a folder (as ./{name}) or KIND:DIR.")
-    if len(_parts(name)) > 1:
-        raise InputError(f"{name} names {len(_parts(name))} data sets: give one at a time.")
-    return _located(name)
+    if len(parts_of(name)) > 1:
+        raise InputError(f"{name} names {len(parts_of(name))} data sets: give one at a time.")
+    return _located(name, num_classes)
 
 
 def classes_of(name: str) -> tuple[LabelClass, ...]:
@@ -96,7 +105,7 @@ def classes_of(name: str) -> tuple[LabelClass, ...]:
 
     Raises InputError where there is no such data set, or where those that it joins differ.
     """
-    parts = _parts(name)
+    parts = parts_of(name)
     found = [CITYSCAPES if is_rendered(part) else _located(part).layout.classes for part in parts]
     for part, classes in zip(parts, found, strict=True):
         _check_same(part, classes, found[0], f"{parts[0]} has")
@@ -105,7 +114,7 @@ def classes_of(name: str) -> tuple[LabelClass, ...]:
 
 def check_classes(name: str, classes: Sequence[LabelClass], whose: str) -> None:
     """Raise InputError where a data set says that its classes are others than `classes`, which are `whose`."""
-    for part in _parts(name):
+    for part in parts_of(name):
         located = None if is_rendered(part) else locate(part, len(classes))
         if located and located.declared:
             _check_same(part, located.layout.classes, classes, f"{whose} has")
@@ -113,7 +122,7 @@ def check_classes(name: str, classes: Sequence[LabelClass], whose: str) -> None:
 
 def image_files(name: str) -> list[Path] | None:
     """The image files of a data set on disk, of its training split where the name has none; None for any other name."""
-    parts = _parts(name)
+    parts = parts_of(name)
     if not all(is_data_set(part) for part in parts):
         return None
     return [pair.image for part in parts for pair in _located(part).listing(training=True).pairs]
@@ -130,7 +139,7 @@ def training_sets(
     style DenseNets are trained on Cityscapes and Vistas (Table 7): a small set weighs as little as it is.
     """
     classes_of(name)
-    sets = [_training_sets(part, size, images, validation_images, cache, num_classes) for part in _parts(name)]
+    sets = [_training_sets(part, size, images, validation_images, cache, num_classes) for part in parts_of(name)]
     if len(sets) == 1:
         return sets[0]
     return Joined([train for train, _ in sets]), Joined([val for _, val in sets])
@@ -159,10 +168,6 @@ def _training_sets(
         raise InputError(f"{root} holds one image: training needs one and validation another.")
     indices = range(len(whole))
     return Picked(whole, [index for index in indices if index % _HOLD_OUT]), Picked(whole, indices[::_HOLD_OUT])
-
-
-def _parts(name: str) -> list[str]:
-    return [name] if Path(name).exists() else [part for part in name.split(",") if part] or [name]
 
 
 def _located(name: str, num_classes: int | None = None) -> Located:

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from training.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from training.data import Dataset
+from training.grids import labels_of
 from training.metrics import confusion_matrix
-from training.networks.base import SegmentationNet, pad_to_stride
+from training.networks.base import SegmentationNet
 from training.networks.smp import SMP
-from training.reduction import SplitMerge, strides_of
+from training.reduction import strides_of
 
 __all__ = ["confusion_of", "normalise", "predict"]
 
@@ -31,19 +32,10 @@ def normalise(frames: Tensor, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGEN
 def predict(model: SegmentationNet, image: Tensor, stride: int = 1) -> NDArray[np.uint8]:
     """Labels uint8 `[H,W]` of one normalised image `[1,3,H,W]`.
 
-    With a `stride` of 2 to 32 a Split-Merge Pooling network computes only so much less: one pixel in the middle of
-    every window of that size, and every other pixel takes the nearest computed one; other networks have no such choice
-    and ignore it. Raises ValueError where the network's windows do not make that stride.
+    With a `stride` of 2 to 32 a Split-Merge Pooling network computes only so much less (`training.grids`), in bounded
+    memory with any. Raises ValueError where the network's windows do not make that stride.
     """
-    height, width = image.shape[-2:]
-    if not isinstance(model, SMP) or stride == 1:
-        return _uint8(model(image)[0].argmax(0))
-    # The middle of the window leaves the least distance to the nearest computed pixel.
-    middle = SplitMerge.at(stride // 2, stride // 2, stride, model.windows)
-    sampled = model.sample(pad_to_stride(image, model.stride), middle)
-    labels = sampled.logits[0].argmax(0)
-    dense = labels.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
-    return _uint8(dense[:height, :width])
+    return _uint8(labels_of(model, image, stride)[0])
 
 
 def confusion_of(
@@ -72,4 +64,4 @@ def confusion_of(
 
 
 def _uint8(labels: Tensor) -> NDArray[np.uint8]:
-    return labels.to(torch.uint8).cpu().numpy()
+    return np.asarray(labels.cpu().numpy(), np.uint8)

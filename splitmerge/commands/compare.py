@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runtime.options import add_engine_arguments, open_executor
 from splitmerge.errors import InputError, VerificationError
 from splitmerge.files import check_outputs, new_file, write_json
-from splitmerge.options import positive_integer, positive_number
+from splitmerge.options import positive_integer, scales
 
 if TYPE_CHECKING:
     from runtime.examples import Example
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 HELP = "Score an engine and its PyTorch reference on the same labelled images; fail where the engine lost IoU."
 
-_SMALLEST, _LARGEST = 0.1, 4.0
 _WORST = 3
 """Frames in a report for each kind of worst: they stay in memory to the end."""
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scales",
-        type=_scales,
+        type=scales,
         metavar="S,S,...",
         help="also score the PyTorch reference averaged over these scales, as 0.5,0.75,1,1.25,1.5,1.75",
     )
@@ -63,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_classes(arguments.data, classes, str(arguments.package))
     dataset = open_dataset(arguments.data, size, arguments.images, num_classes=len(classes))
     reference = Reference(package, arguments.model)
-    scales = arguments.scales or (1.0,)
-    multi_scale = MultiScale(reference, scales, arguments.flip) if arguments.scales or arguments.flip else None
+    passes = arguments.scales or (1.0,)
+    multi_scale = MultiScale(reference, passes, arguments.flip) if arguments.scales or arguments.flip else None
     with open_executor(package, arguments) as executor:
         examples = 3 if arguments.picture else 0
         worst = _WORST if arguments.report else 0
@@ -75,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = executor.facts | {"model": package.manifest.model, "data": arguments.data, "size": list(size)}
     facts |= {"max_iou_drop_points": arguments.max_iou_drop, "machine": platform.platform()}
     if multi_scale:
-        facts |= {"scales": list(scales), "flip": arguments.flip}
+        facts |= {"scales": list(passes), "flip": arguments.flip}
     if arguments.json:
         write_json(arguments.json, result.to_json() | facts)
     if arguments.report:
@@ -88,13 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
             "or allow more with --max-iou-drop."
         )
     return 0
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    scales = tuple(map(positive_number, text.split(",")))
-    if not all(_SMALLEST <= scale <= _LARGEST for scale in scales):
-        raise argparse.ArgumentTypeError(f"{text!r} goes beyond {_SMALLEST:g} to {_LARGEST:g} times the frame's size")
-    return scales
 
 
 def _write_picture(path: Path, examples: "list[Example]", classes: "tuple[LabelClass, ...]") -> None:

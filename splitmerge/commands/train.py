@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_means(parser)
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and shrink offsets")
     parser.add_argument("--augment-seed", type=int, help="of crops and shrink offsets, where it is another than --seed")
-    parser.add_argument("--validate-every", type=int, default=2000, help="steps between validations")
+    parser.add_argument(
+        "--validate-every", type=_steps_or_epoch, default=2000, metavar="STEPS", help="between validations; or `epoch`"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="write OUT/tensorboard, too (extra `tensorboard`)")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, log, pictures, configuration")
 
@@ -68,6 +70,9 @@ def _add_means(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU where PyTorch sees one), cpu or cuda")
     parser.add_argument("--precision", default="fp32", help="fp32, or bf16 or fp16 for convolutions")
     parser.add_argument("--accumulate", type=int, default=1, help="parts that a step's crops are computed in")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the step; takes a C++ compiler and minutes"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare crops ahead")
     parser.add_argument(
         "--checkpointing",
@@ -101,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         lr=_first_said(arguments.lr, recipe.lr, settings.lr),
         weight_decay=_first_said(arguments.weight_decay, recipe.weight_decay, settings.weight_decay),
         seed=arguments.seed,
-        validate_every=arguments.validate_every,
+        validate_every=1 if arguments.validate_every == "epoch" else arguments.validate_every,
         checkpointing=arguments.checkpointing,
         recipe=recipe,
         augment_seed=arguments.augment_seed,
@@ -111,12 +116,16 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         tensorboard=arguments.tensorboard,
         device=arguments.device,
+        compile=arguments.compile,
     )
     images, validation = training_sets(
         data, arguments.size, arguments.images, arguments.validation_images, arguments.cache, len(classes)
     )
+    epoch = max(1, len(images) // config.batch)
     if steps is None:
-        config = replace(config, steps=(recipe.epochs or 1) * max(1, len(images) // config.batch))
+        config = replace(config, steps=(recipe.epochs or 1) * epoch)
+    if arguments.validate_every == "epoch":
+        config = replace(config, validate_every=epoch)
     say = print if os.environ.get("RANK", "0") == "0" else lambda _: None
     say(f"{data}: {len(images):,} images to train on, {len(validation):,} to validate on, {len(classes)} classes")
     best = train(config, images, validation, arguments.out, classes)
@@ -140,6 +149,15 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 
 def _first_said(*values: float | None) -> float:
     return next(value for value in values if value is not None)
+
+
+def _steps_or_epoch(text: str) -> int | str:
+    if text == "epoch":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps: give one, or `epoch`.") from None
 
 
 def _two_factors(text: str) -> tuple[float, float]:

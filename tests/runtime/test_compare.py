@@ -178,35 +178,14 @@ def test_reference_is_the_checkpoint_on_rgb_frames(network):
     assert (Reference(network).segment(frame_bgr) == expected).mean() > 0.999
 
 
-@pytest.mark.parametrize(("name", "size"), [("smp18", (64, 96)), ("smp18", (70, 100)), ("smp50", (64, 64))])
-def test_grid_by_grid_is_the_same_network(name, size, monkeypatch):
-    import torch
-
-    import runtime.reference
-    from training.models import create_model
-
-    torch.manual_seed(1)
-    model, x = create_model(name, 19, 4).eval(), torch.randn(1, 3, *size)
-    with torch.inference_mode():
-        logits = model(x)[0]
-        best = logits.topk(2, dim=0).values
-        clear = (best[0] - best[1] > 1e-4).numpy()
-        for levels in (1, 2, 3, 5):
-            monkeypatch.setattr(runtime.reference, "_levels_to_shrink", lambda *_, levels=levels: levels)
-            labels = runtime.reference._labels(model, x)
-            assert labels.shape == size and labels.dtype == np.uint8
-            np.testing.assert_array_equal(labels[clear], logits.argmax(0).numpy()[clear])
-            torch.testing.assert_close(runtime.reference.logits_of(model, x)[0], logits, rtol=0, atol=1e-4)
-    assert clear.mean() > 0.99
-
-
 def test_large_frames_are_computed_grid_by_grid(network, monkeypatch):
-    import runtime.reference
+    import training.grids
+    from runtime.reference import Reference
 
     frame_bgr = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    reference = runtime.reference.Reference(network)
+    reference = Reference(network)
     expected, sizes = reference.segment(frame_bgr), []
-    monkeypatch.setattr(runtime.reference, "LARGEST_TENSOR", SIZE[0] * SIZE[1] * 32 // 16)
+    monkeypatch.setattr(training.grids, "LARGEST_TENSOR", SIZE[0] * SIZE[1] * 32 // 16)
     sample = reference.checkpoint.model.sample
     monkeypatch.setattr(reference.checkpoint.model, "sample", lambda *how: sizes.append(sample(*how)) or sizes[-1])
     assert (reference.segment(frame_bgr) == expected).mean() > 0.999

@@ -114,6 +114,10 @@ def test_a_resumed_training_keeps_its_classes(tmp_path, capsys):
     training = ["train", "--model", "fcn32s-18", "--width", "4", "--data", data, "--crop", "64x64", "--batch", "1"]
     training += ["--validate-every", "1", "--out", str(tmp_path / "run")]
     assert main([*training, "--steps", "1"]) == 0
+    every = [*training[:-4], "--validate-every", "epoch", "--steps", "6", "--out", str(tmp_path / "epochs")]
+    assert main(every) == 0  # three images a split, one a step
+    rows = (tmp_path / "epochs/log.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["3", "6"]
     path = tmp_path / "data/classes.yaml"
     path.write_text(path.read_text().replace("kind 4", "sky"))
     capsys.readouterr()

@@ -18,6 +18,7 @@ from toy_pictures import toy_set
 import training.learning.state
 import training.loop
 from splitmerge.errors import InputError, VerificationError
+from training.checkpoint import load_checkpoint
 from training.learning.augment import crops_of_step
 from training.loop import TrainConfig, train
 from training.networks.smp import SMP
@@ -138,3 +139,47 @@ def losses(folder: Path) -> list[tuple[str, str, str]]:
 def same_weights(one: Path, other: Path) -> bool:
     first, second = (load_file(folder / "last.safetensors") for folder in (one, other))
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+class PowerCut(BaseException):
+    """What nothing catches."""
+
+
+@pytest.mark.parametrize("endings", [(".safetensors", ".pt"), pytest.param(("",), marks=pytest.mark.slow)])
+def test_a_kill_at_any_write_leaves_what_can_be_read_and_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endings: tuple[str, ...]
+) -> None:
+    """Before or after a file takes its place: one run for each checkpoint and state, or for every file there is."""
+    config = replace(CONFIG, width=2, batch=2, steps=2, validate_every=1, save_every=1)
+    moved, written = Path.replace, list[str]()
+
+    def counted(path: Path, target: Path) -> Path:
+        written.append(target.name)
+        return moved(path, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
+    train(config, IMAGES, VALIDATION[:1], tmp_path / "whole")
+    assert len(written) >= 12  # both validations' logs, pictures, checkpoints and states
+    for kill in [index for index, name in enumerate(written) if name.endswith(endings)]:
+        folder, left = tmp_path / str(kill), kill
+
+        def killed(path: Path, target: Path, kill: int = kill) -> Path:
+            nonlocal left
+            left -= 1
+            if left == -1 and kill % 2:
+                raise PowerCut
+            place = moved(path, target)
+            if left == -1:
+                raise PowerCut
+            return place
+
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(PowerCut):
+            train(config, IMAGES, VALIDATION[:1], folder)
+        monkeypatch.setattr(Path, "replace", moved)
+        for path in folder.glob("*.safetensors"):
+            assert load_checkpoint(path).notes["step"] in (1, 2)
+        train(config, IMAGES, VALIDATION[:1], folder)
+        assert same_weights(folder, tmp_path / "whole"), kill
+        assert losses(folder) == losses(tmp_path / "whole"), kill
+        assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}, kill

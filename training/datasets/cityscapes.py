@@ -5,7 +5,8 @@
     gtCoarse/SPLIT/CITY/NAME_gtCoarse_labelIds.png             for the coarse ones
 
 `train`, `val`; coarse also `train_extra` (19,998 images, of which troisdorf_000000_000073 was released damaged and is
-to be replaced by its separate download). The labels of `test` are not public: they are all void.
+to be replaced by its separate download). The labels of `test` are not public: they are all void, and only images are
+read of it. Instances are in ..._instanceIds.png beside the labels.
 """
 
 from pathlib import Path
@@ -43,7 +44,15 @@ def coarse_or_fine(name: str, kind: str, splits: tuple[str, ...]) -> Layout:
         return paired(images, label_of, ids or sorted(folder.glob(f"*/*_{kind}_labelTrainIds.png")))
 
     return Layout(
-        name, f"Cityscapes ({kind})", CITYSCAPES, splits, ("leftImg8bit", kind), list_split, lambda root: _decode
+        name,
+        f"Cityscapes ({kind})",
+        CITYSCAPES,
+        splits,
+        ("leftImg8bit", kind),
+        list_split,
+        lambda root: _decode,
+        unlabelled=("test",),
+        instances_of=lambda label: label.with_name(f"{label.stem.rpartition('_')[0]}_instanceIds.png"),
     )
 
 

@@ -90,10 +90,10 @@ def _known(kind: str, rest: str) -> Located:
         raise InputError(f"There is no folder {root} for {kind}: name the one that it was unpacked in.")
     layouts = [layout for layout in LAYOUTS if layout.name == kind]
     for layout in layouts:
-        if layout.fits(root):
+        if layout.fits(root, split):
             return Located(layout, root, split)
     first = layouts[0]
-    missing = next(folder for folder in first.folders if not (root / folder).is_dir())
+    missing = first.missing(root, split)[0]
     near = _near(root, layouts)
     where = f"give {near}, which has it" if near else f"it lies where {', '.join(f'{f}/' for f in first.folders)} are"
     raise InputError(f"{root} has no {missing}/, and so is not the root of {first.title}: {where}.")

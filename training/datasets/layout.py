@@ -35,7 +35,8 @@ class Layout:
     `folders` are what the root must hold. `training` and `validation` are the splits that are meant where none is
     named; without a validation split, every tenth image of the training split is held out. `list_split(root, split)`
     raises InputError where the split's folder or list is missing. Wider images than `width` are shrunk to it for
-    training.
+    training. `unlabelled` are splits whose labels are not public; the first of `folders` holds images. `instances_of`
+    gives the file of instance ids that belongs to a label file, there or not.
     """
 
     name: str
@@ -48,10 +49,24 @@ class Layout:
     training: str = "train"
     validation: str | None = "val"
     width: int | None = None
+    unlabelled: tuple[str, ...] = ()
+    instances_of: Callable[[Path], Path] | None = None
 
-    def fits(self, root: Path) -> bool:
-        """Whether `root` holds this layout's folders."""
-        return all((root / folder).is_dir() for folder in self.folders)
+    def fits(self, root: Path, split: str | None = None) -> bool:
+        """Whether `root` holds this layout's folders, those of the images alone for an unlabelled split."""
+        return not self.missing(root, split)
+
+    def missing(self, root: Path, split: str | None = None) -> list[str]:
+        """The folders that `root` does not hold."""
+        folders = self.folders[:1] if split in self.unlabelled else self.folders
+        return [folder for folder in folders if not (root / folder).is_dir()]
+
+    def images(self, root: Path, split: str) -> list[Path]:
+        """The images of an unlabelled split. Raises InputError where there is none."""
+        found = [pair.image for pair in self.list_split(root, split).pairs]
+        if not found:
+            raise InputError(f"The split {split} of {self.title} in {root} holds no images: unpack them there.")
+        return found
 
     def listing(self, root: Path, split: str) -> Listing:
         """The files of a split, or of several joined by `+`. Raises InputError for one that is unknown or empty."""

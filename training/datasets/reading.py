@@ -26,6 +26,7 @@ __all__ = [
     "gray_decoder",
     "read_image",
     "read_values",
+    "read_wide_values",
     "value_decoder",
 ]
 
@@ -69,6 +70,14 @@ def read_values(path: Path, palettes: bool = True) -> Image:
         )
         raise ForeignLabel(f"{path} has {channels} channel(s) of {values.dtype}: {hint}.")
     return values
+
+
+def read_wide_values(path: Path) -> NDArray[np.uint16]:
+    """Read a gray image of 8 or 16 bits as uint16 [H,W]. Raises InputError for a file that is none."""
+    values = _decoded(path, _bytes(path), cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2:
+        raise InputError(f"{path} has {values.shape[2]} channels, and a gray image was expected: unpack it again.")
+    return values.astype(np.uint16)
 
 
 def gray_decoder(num_classes: int) -> Decode:

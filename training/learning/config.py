@@ -37,7 +37,8 @@ class TrainConfig:
 
     `accumulate` computes a step's crops in so many parts, whose gradients are summed. `precision` is that of
     `training.learning.precision`. `checkpointing` is a plan of `training.recompute`; `workers` are processes that
-    prepare crops: both change memory and time and no number, so that a training may go on with others.
+    prepare crops: both change memory and time and no number, so that a training may go on with others. `compile`
+    (`training.learning.compiled`) changes roundings: a training goes on as it began.
     """
 
     model: str = "smp18"
@@ -64,6 +65,7 @@ class TrainConfig:
     workers: int = 0
     tensorboard: bool = False
     device: str = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Raises InputError for what cannot be, before any image is drawn."""
@@ -76,6 +78,8 @@ class TrainConfig:
             raise InputError(
                 f"A batch of {self.batch} does not divide into {self.accumulate} parts: choose another --accumulate."
             )
+        if self.compile and self.checkpointing != "off":
+            raise InputError("--compile does not go together with --checkpointing: leave one of them out.")
         if self.precision not in PRECISIONS:
             raise InputError(f"There is no precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
         if not math.isfinite(self.lr) or self.lr <= 0:

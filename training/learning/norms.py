@@ -42,7 +42,8 @@ def recompute(model: nn.Module, batches: int, forward: Callable[[int], object]) 
         norm.reset_running_stats()
     set_momentum(model, None)
     model.train()
-    with torch.no_grad():
+    # Of plain averages each batch has a share of its own, which a compiled network would be compiled for.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for index in range(batches):
             forward(index)
     for norm, momentum in zip(norms_of(model), momenta, strict=True):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from splitmerge.errors import InputError
 
-__all__ = ["ALONE", "Processes", "joined"]
+__all__ = ["ALONE", "Processes", "device_named", "joined"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def joined(device: str, batch: int, accumulate: int) -> Iterator[Processes]:
     batch that does not divide among processes and parts.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = device_named(device, int(os.environ.get("LOCAL_RANK", "0")))
     if batch % (count * accumulate):
         raise InputError(
             f"A batch of {batch} does not divide among {count} processes of {accumulate} parts each: choose a --batch "
@@ -76,7 +76,8 @@ def joined(device: str, batch: int, accumulate: int) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def device_named(name: str, local_rank: int = 0) -> torch.device:
+    """auto (a GPU where there is one), cpu or cuda. Raises InputError for one that is not there."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"There is no device {name!r}: choose auto, cpu or cuda.")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):

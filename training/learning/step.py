@@ -15,6 +15,7 @@ from splitmerge.files import new_file
 from splitmerge.labels import IGNORE
 from training.evaluate import normalise
 from training.learning import norms
+from training.learning.compiled import failures_told
 from training.learning.config import TrainConfig
 from training.learning.loader import Batch
 from training.learning.optimiser import rate_factor
@@ -44,7 +45,7 @@ def take_step(config: TrainConfig, state: State, batch: Batch, out: Path) -> flo
     loss_sum = 0.0
     parts = _parts(config, state, batch)
     for number, (part, weight) in enumerate(parts):
-        with _gradients_kept(state, number + 1 < len(parts)):
+        with _gradients_kept(state, number + 1 < len(parts)), failures_told() if config.compile else nullcontext():
             loss = loss_of_part(config, state, part, state.step)
             if weight != 1:
                 loss = loss * weight

@@ -1,0 +1,1 @@
+"""Scoring a checkpoint on full-size images as the benchmarks do: by class, category and instance."""
