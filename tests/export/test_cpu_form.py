@@ -186,7 +186,7 @@ def test_splits_of_any_window(windows: list[tuple[int, int]]) -> None:
     for window in windows:
         value = build.split(build.conv(value, 2), window)
         left.append(build.maximum(value))
-    part, count = check(build.model(*map(build.merged, [build.conv(value, 2), *left])))
+    _, count = check(build.model(*map(build.merged, [build.conv(value, 2), *left])))
     assert count == len(windows) + 1
 
 
