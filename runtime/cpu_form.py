@@ -75,7 +75,11 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
         sharing, tried = _search(package)
         write_json(
             engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
-            {**asdict(sharing), "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()]},
+            {
+                **asdict(sharing),
+                "cores": cores(),
+                "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()],
+            },
         )
         words.append(
             f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once "
@@ -85,13 +89,16 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
 
 
 def remembered(package: Package) -> Sharing | None:
-    """What was found to be fastest when the engines here were built; None where nothing was measured."""
+    """What was found to be fastest when the engines here were built; None where nothing was measured, or where that was
+    on another number of cores."""
     path = engine_folder(package, _BACKEND, _PRECISION) / _TUNING
     try:
         value = read_json(path)
-        return Sharing(*(int(value[name]) for name in ("contexts", "threads", "chunk")))
-    except (InputError, KeyError, TypeError, ValueError):
+        numbers = [value[name] for name in ("contexts", "threads", "chunk")]
+        usable = value["cores"] == cores() and all(type(number) is int and number > 0 for number in numbers)
+    except (InputError, KeyError, TypeError):
         return None
+    return Sharing(*numbers) if usable else None
 
 
 def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:

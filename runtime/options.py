@@ -112,7 +112,9 @@ def _is_tuned(package: "Package", arguments: argparse.Namespace, devices: tuple[
     """Whether the options leave it to what was measured on this CPU; parts of a frame are asked for one by one."""
     from engines.backends import choose_backend_to_run
 
-    if arguments.contexts or arguments.chunk or arguments.density != "1" or getattr(arguments, "deadline_ms", 0):
+    if arguments.contexts or arguments.chunk or arguments.in_flight or len(devices) > 1:
+        return False
+    if arguments.density != "1" or getattr(arguments, "deadline_ms", 0):
         return False
     backend, _ = choose_backend_to_run(package, arguments.backend, arguments.precision, devices)
     return backend == "onnxruntime" and arguments.precision == "fp32"

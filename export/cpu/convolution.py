@@ -79,10 +79,10 @@ def bands_of(tiling: Tiling) -> tuple[int, int]:
     points = tiling.tiles * _columns(tiling).points * (tiling.channels or 1) * tiling.batches * 4
     whole = side_of(tiling.height)
     best = tiling.height
-    for rows in range(2, tiling.height):
+    for rows in (rows for rows in range(2, tiling.height) if tiling.height % rows == 0):
         side = side_of(rows)
-        alike = tiling.height % rows == 0 and side.points * (tiling.height // rows) <= whole.points
-        if alike and (best == tiling.height or side.points * points <= CACHE_BYTES):
+        no_more = side.points * (tiling.height // rows) <= whole.points
+        if no_more and (best == tiling.height or side.points * points <= CACHE_BYTES):
             best = rows
     if whole.points * points <= CACHE_BYTES:
         best = tiling.height

@@ -17,7 +17,7 @@ from export.cpu.convolution import Convolution, convolve, pointwise
 from export.cpu.emitter import Emitter
 from export.cpu.tiling import Tiling, tiling_of
 from export.layouts import POINTWISE, Layout
-from export.nodes import is_split, numpy_of, only_reader, sizes, window_of
+from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes, window_of
 
 __all__ = ["gains", "tile_convolutions"]
 
@@ -29,11 +29,18 @@ channels; it is their ratio that decides."""
 
 @dataclass(frozen=True)
 class _Fused:
-    """A convolution, the value that is added to it, and whether ReLU is the last step."""
+    """A convolution, the sum that follows it, if one does, and whether ReLU is the last step."""
 
     convolution: ir.Node
-    shortcut: ir.Value | None
+    added: ir.Node | None
     relu: bool
+
+    @property
+    def shortcut(self) -> ir.Value | None:
+        """What is added, as the sum reads it now: a value that was handed out in the plain layout is another since."""
+        if self.added is None:
+            return None
+        return next(value for value in self.added.inputs if value is not self.convolution.outputs[0])
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class _Tiler:
         emit = Emitter(f"{fused.convolution.name}.tiled")
         source = self._entered(fused.convolution.inputs[0], node)
         expected = source.tiling.with_channels(sizes(node.outputs[0])[1])
-        shortcut = self._entered(fused.shortcut, node, expected).value if fused.shortcut else None
+        shortcut = self._entered(fused.shortcut, node, expected).value if fused.added else None
         weights, bias = _weights(fused.convolution)
         out = convolve(emit, source.value, source.tiling, Convolution(weights, bias, fused.relu), shortcut)
         self._keep(node, emit, out, source.tiling.with_channels(len(weights)))
@@ -119,8 +126,8 @@ class _Tiler:
             if not tiling.can_split(window_of(node)):
                 return False
             out, tiling = tiling.split(emit, source.value, window_of(node))
-        elif node.op_type in POINTWISE and len(node.inputs) == 1:
-            out = emit(node.op_type, source.value)
+        elif node.op_type in POINTWISE and all(value is None or is_constant(value) for value in node.inputs[1:]):
+            out = emit(node.op_type, source.value, *node.inputs[1:])
             made = emit.nodes[-1]
             for attribute in node.attributes.values():
                 made.attributes.add(attribute)
@@ -131,8 +138,8 @@ class _Tiler:
             weights, bias = _weights(node)
             out = pointwise(emit, source.value, Convolution(weights, bias))
             tiling = tiling.with_channels(len(weights))
-        elif node.op_type == "ArgMax" and _over_channels(node):
-            out = emit("ArgMax", source.value, axis=3, keepdims=0, select_last_index=_last_index(node))
+        elif node.op_type == "ArgMax" and tiling.channels is not None and _over_channels(node):
+            out = emit("ArgMax", source.value, axis=3, keepdims=0, select_last_index=_int(node, "select_last_index", 0))
             tiling = tiling.with_channels(None)
         else:
             return False
@@ -149,7 +156,7 @@ class _Tiler:
             _, channels, height, width = sizes(value)
             assert channels is not None and height is not None and width is not None
             into = tiling or tiling_of(channels, height, width, self._layouts[value])
-            emit = Emitter(f"{value.name}.to_tiles")
+            emit = Emitter(f"{value.name}.to_tiles.{before.name}")  # it may enter again, in another tiling
             tiled = into.enter(emit, value)
             emit.insert_before(self._graph, before)
             self._tiled[value] = _Tiled(tiled, into)
@@ -177,18 +184,18 @@ def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
     for node in graph:
         if node in absorbed or not _is_worth_tiling(node):
             continue
-        last, shortcut = node, None
-        added = only_reader(last.outputs[0])
+        last, added = node, only_reader(node.outputs[0])
         taken = added in fused or added in absorbed  # by the other value's convolution
-        if added is not None and added.op_type == "Add" and _alike(added) and not taken:
-            (shortcut,) = (value for value in added.inputs if value is not last.outputs[0])
+        if added is None or added.op_type != "Add" or taken or not _alike(added):
+            added = None
+        else:
             absorbed.add(last)
             last = added
         relu = only_reader(last.outputs[0])
         if relu is not None and relu.op_type == "Relu":
             absorbed.add(last)
             last = relu
-        fused[last] = _Fused(node, shortcut, last.op_type == "Relu")
+        fused[last] = _Fused(node, added, last.op_type == "Relu")
         absorbed.discard(last)
     return fused, absorbed
 
@@ -206,19 +213,21 @@ def _is_pointwise_convolution(node: ir.Node) -> bool:
 
 def _is_plain_convolution(node: ir.Node, size: int) -> bool:
     """Whether it is a float convolution of one group and `size` taps each way that keeps height and width."""
-    if node.op_type != "Conv" or node.domain or not all(v is not None and v.const_value for v in node.inputs[1:]):
+    if node.op_type != "Conv" or node.domain:
         return False
-    weights = node.inputs[1]
+    value, *constants = node.inputs
+    if value is None or is_constant(value) or not all(v is not None and is_constant(v) for v in constants):
+        return False
+    weights = constants[0]
     assert weights is not None
     if weights.dtype != ir.DataType.FLOAT or sizes(weights)[2:] != (size, size):
         return False
     ints = {
         name: node.attributes[name].as_ints() for name in ("strides", "dilations", "pads") if name in node.attributes
     }
-    group = node.attributes.get("group")
     auto = node.attributes.get("auto_pad")
     return (
-        (group is None or group.as_int() == 1)
+        _int(node, "group", 1) == 1
         and (auto is None or auto.as_string() == "NOTSET")
         and set(ints.get("strides", [1])) == {1}
         and set(ints.get("dilations", [1])) == {1}
@@ -235,12 +244,12 @@ def _alike(node: ir.Node) -> bool:
 
 
 def _over_channels(node: ir.Node) -> bool:
-    return node.attributes["axis"].as_int() == 1 and node.attributes["keepdims"].as_int() == 0
+    return _int(node, "axis", 0) == 1 and _int(node, "keepdims", 1) == 0
 
 
-def _last_index(node: ir.Node) -> int:
-    attribute = node.attributes.get("select_last_index")
-    return attribute.as_int() if attribute else 0
+def _int(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return attribute.as_int() if attribute else default
 
 
 def _weights(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -65,7 +65,7 @@ def side_of(size: int, halo: bool = False) -> Side:
 def filters(weights: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
     """Weights `[out,in,3,3]` at the points of F(rows,3) x F(columns,3): `[rows + 2,columns + 2,out,in]`."""
     down, across = minimal_filtering(rows)[1], minimal_filtering(columns)[1]
-    at_points: Matrix = np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64))
+    at_points: Matrix = np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64), optimize=True)
     return at_points.astype(np.float32)
 
 

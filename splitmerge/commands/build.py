@@ -84,6 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_gpu_options(all_options[0])
         built, measured = build_fastest(package, arguments.form)
     else:
+        if arguments.form != "auto":
+            raise InputError(
+                f"--form {arguments.form} chooses among fp32 graphs for CPUs, and {arguments.precision} for {backend} is "
+                "built: leave it out."
+            )
         for options in all_options:
             built.extend(build_engines(package, backend, arguments.precision, options))
     print("\n".join(map(_row, built)))

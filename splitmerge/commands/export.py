@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         writable_folder(existing_parent(arguments.json))
     package = _exported_faster(arguments) if arguments.form == "auto" else _exported(arguments, arguments.form)
     print_summary(package)
+    if arguments.target == "cpu" and not package.manifest.cpu:
+        print("for CPUs: no form of its own, since none of its convolutions would be faster")
     if arguments.json:
         write_json(arguments.json, summary_json(package))
     return 0

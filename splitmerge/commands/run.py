@@ -175,7 +175,7 @@ def _outputs(
         "package": {"name": str(package.folder), "sha256": sha256_of(manifest)},
         "--precision": arguments.precision,
         "--density": arguments.density,
-        "--chunk": None if arguments.density == "1" else arguments.chunk,  # which pixels are computed is by chunks
+        "--chunk": None if arguments.density == "1" else arguments.chunk or 1,  # which pixels are computed is by chunks
         "--deadline-ms": arguments.deadline_ms,
         "--frames": arguments.frames,
     }

@@ -1,0 +1,301 @@
+"""Winograd's matrices in exact arithmetic, tilings against their definition in loops, convolutions against PyTorch."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from export_samples import ort
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+from torch.nn.functional import conv2d
+
+from export.cpu import convolution, tiling
+from export.cpu.convolution import Convolution, bands_of, convolve, pointwise
+from export.cpu.emitter import Emitter
+from export.cpu.tiling import Tiling, run_of, tiling_of
+from export.cpu.winograd import POINTS, Side, filters, minimal_filtering, side_of
+from export.nodes import Window, sizes
+
+Array = NDArray[np.generic]
+windows = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@pytest.mark.parametrize("m", sorted(POINTS))
+def test_minimal_filtering_is_exact(m: int) -> None:
+    """For every output, input and weight, in whole numbers: 24 times the matrices of F(4,3) are whole."""
+    forward, middle, backward = (
+        [[Fraction(value).limit_denominator(1000) for value in row] for row in matrix]
+        for matrix in minimal_filtering(m)
+    )
+    assert all((24 * value).denominator == 1 for row in [*forward, *middle, *backward] for value in row)
+    assert len(forward) == m and len(middle) == len(backward) == m + 2
+    for output, taken, tap in np.ndindex(m, m + 2, 3):
+        summed = sum(forward[output][p] * middle[p][tap] * backward[p][taken] for p in range(m + 2))
+        assert summed == (taken == output + tap)
+
+
+@pytest.mark.parametrize("halo", [False, True])
+@pytest.mark.parametrize("m", sorted(POINTS))
+def test_a_side_is_a_correlation(m: int, halo: bool) -> None:
+    random = np.random.default_rng(0)
+    for size in range(1, 21):
+        side = Side(size, m, halo)
+        weights, x = random.normal(size=3), random.normal(size=size + 2 * halo)
+        padded = x if halo else np.pad(x, 1)
+        at_points = np.tile(minimal_filtering(m)[1] @ weights, side.tiles)
+        found = side.outputs @ (at_points * (side.inputs @ x))
+        np.testing.assert_allclose(found, np.convolve(padded, weights[::-1], "valid"), atol=1e-12)
+        assert side.points == side.inputs.shape[0] == (m + 2) * -(-size // m)
+
+
+def test_a_side_takes_fewest_products() -> None:
+    assert [side_of(size).m for size in range(1, 13)] == [2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
+    assert [side_of(size).points for size in (1, 2, 3, 4, 5, 6, 8, 9, 10)] == [4, 4, 6, 6, 12, 12, 12, 18, 18]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 4), (4, 2), (4, 4)])
+def test_filters_in_two_dimensions(rows: int, columns: int) -> None:
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(3, 5, 3, 3)).astype(np.float32)
+    x = random.normal(size=(5, rows + 2, columns + 2))
+    down, across = minimal_filtering(rows), minimal_filtering(columns)
+    at_points = filters(weights, rows, columns)
+    assert at_points.shape == (rows + 2, columns + 2, 3, 5) and at_points.dtype == np.float32
+    products = np.einsum("ijoc,cij->oij", at_points, down[2] @ x @ across[2].T)
+    expected = np.zeros((3, rows, columns))
+    for out, row, column in np.ndindex(3, rows, columns):
+        expected[out, row, column] = np.sum(weights[out] * x[:, row : row + 3, column : column + 3])
+    np.testing.assert_allclose(down[0] @ products @ across[0].T, expected, atol=2e-5)
+
+
+def run(emit: Emitter, outs: list[ir.Value], *given: tuple[ir.Value, Array]) -> list[Array]:
+    inputs = [value for value, _ in given]
+    graph = ir.Graph(
+        inputs, outs, nodes=emit.nodes, initializers=emit.constants, opset_imports={"": 19}, name="emitted"
+    )
+    model = ir.Model(graph, ir_version=10)
+    common.ShapeInferencePass(strict_mode=True)(model)
+    return list(ort(model, {value.name or "": array for value, array in given}).values())
+
+
+def input_like(x: Array, name: str = "x") -> ir.Value:
+    return ir.val(name, ir.DataType.from_numpy(x.dtype), ["N", *x.shape[1:]])
+
+
+def order_of(tiled: Tiling, by_split: Sequence[Window]) -> tuple[int, int]:
+    """Group and place of the split batch at these offsets, the first split's first; the last is the highest digit."""
+    group = place = 0
+    for (rows, columns), grouped, (row, column) in list(zip(tiled.layout, tiled.grouped, by_split, strict=True))[::-1]:
+        if grouped:
+            group = (group * rows + row) * columns + column
+        else:
+            place = (place * rows + row) * columns + column
+    return group, place
+
+
+def expected_tiles(x: Array, tiled: Tiling) -> Array:
+    """`[g,h,j,c,t * batches + b]` of a tensor in the pixels' order, one number at a time."""
+    rows, columns = (prod(window[axis] for window in tiled.layout) for axis in (0, 1))
+    count, batches = len(x) // (rows * columns), tiled.batches * len(x) // (rows * columns)
+    channels = x.reshape(len(x), -1, *x.shape[-2:])
+    out = np.zeros((tiled.groups, tiled.height, tiled.run, channels.shape[1], tiled.tiles * batches), x.dtype)
+    for offsets in np.ndindex(*(size for window in tiled.layout for size in window)):
+        pairs = list(zip(offsets[::2], offsets[1::2], strict=True))
+        row = column = 0
+        for offset, window in zip(pairs[::-1], tiled.layout[::-1], strict=True):
+            row, column = row * window[0] + offset[0], column * window[1] + offset[1]
+        group, place = order_of(tiled, pairs)
+        for n, h, t, j in np.ndindex(count, tiled.height, tiled.tiles, tiled.run):
+            pixel = channels[(n * rows + row) * columns + column, :, h, t * tiled.run + j]
+            out[group, h, j, :, t * batches + place * count + n] = pixel
+    return out if x.ndim == 4 else out[:, :, :, 0]
+
+
+def made(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(0).permutation(prod(shape)).reshape(shape).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_entering_leaving_and_splitting(data: st.DataObject) -> None:
+    """Splits one behind the other, some into groups, of maps with and without channels, and free batches."""
+    layout = data.draw(st.lists(windows, max_size=3))
+    height, width = (data.draw(st.integers(1, 2)) * prod(w[axis] for w in layout) for axis in (0, 1))
+    width *= data.draw(st.sampled_from([1, 4, 4]))
+    channels, count = data.draw(st.sampled_from([None, 1, 2])), data.draw(st.integers(1, 3))
+    x = made((count, *([channels] if channels else []), height, width))
+    longest = data.draw(st.sampled_from([1, 8, 64]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiling, "LONGEST", longest)
+        now = tiling_of(channels, height, width, ())
+        assert now.run * now.tiles == width and now.run == run_of(width)
+        emit, value = Emitter("split"), input_like(x)
+        tiles, plain = now.enter(emit, value), x
+        outs, expected = [tiles], [expected_tiles(x, now)]
+        for window in layout:
+            if not now.can_split(window):
+                break
+            tiles, now = now.split(emit, tiles, window)
+            rows, columns = (prod(w[axis] for w in now.layout) for axis in (0, 1))
+            plain = np.stack([x[n, ..., i::rows, j::columns] for n, i, j in np.ndindex(count, rows, columns)])
+            assert now.run * now.tiles == plain.shape[-1] and now.groups * now.batches == rows * columns
+            outs.append(tiles)
+            expected.append(expected_tiles(plain, now))
+        outs.append(now.leave(emit, tiles))
+        again = tiling_of(channels, *plain.shape[-2:], now.layout)
+        outs.append(again.enter(emit, outs[-1]))
+    for found, right in zip(run(emit, outs, (value, x)), [*expected, plain, expected_tiles(plain, again)], strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("longest", [8, 1000])
+def test_split_and_left_is_sliced(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "LONGEST", longest)
+    x = made((2, 3, 8, 48))
+    now = tiling_of(3, 8, 48, ())
+    emit, value = Emitter("split"), input_like(x)
+    tiles, after = now.split(emit, now.enter(emit, value), (2, 2))
+    assert after.groups == (4 if longest == 8 else 1)
+    sliced = [x[n, :, i::2, j::2] for n, i, j in np.ndindex(2, 2, 2)]
+    (found,) = run(emit, [after.leave(emit, tiles)], (value, x))
+    np.testing.assert_array_equal(found, np.stack(sliced))
+
+
+def test_runs_of_columns() -> None:
+    assert [run_of(width) for width in (1, 4, 7, 8, 9, 12, 16, 18, 64)] == [1, 4, 7, 8, 9, 4, 4, 18, 4]
+    assert tiling_of(64, 8, 64, ()).batches == 1
+    grouped = tiling_of(64, 8, 64, ((2, 2), (4, 4)))
+    assert (grouped.groups, grouped.batches, grouped.tiles) == (16, 4, 16)
+    assert tiling_of(512, 8, 64, ((2, 2), (4, 4))).groups == 16
+    assert tiling_of(2048, 8, 16, ((2, 2), (4, 4))).groups == 1  # 4 tiles of 64 batches are a fourth of 2048 at most
+
+
+@st.composite
+def tilings(draw: st.DrawFn) -> Tiling:
+    layout = draw(st.lists(windows, max_size=2))
+    height = draw(st.integers(1, 13))
+    width = draw(st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 20])))
+    grouped = tuple(draw(st.booleans()) for _ in layout)
+    run_ = run_of(width)
+    return Tiling(draw(st.integers(1, 5)), height, run_, width // run_, tuple(layout), grouped)
+
+
+@settings(deadline=None, max_examples=40)
+@given(tilings(), st.integers(1, 4), st.integers(1, 2), st.data())
+def test_convolutions(tiled: Tiling, out: int, count: int, data: st.DataObject) -> None:
+    bias, relu, added = (data.draw(st.booleans()) for _ in range(3))
+    random = np.random.default_rng(0)
+    batches = count * prod(rows * columns for rows, columns in tiled.layout)
+    weights = random.normal(size=(out, tiled.channels or 1, 3, 3)).astype(np.float32)
+    offset = random.normal(size=out).astype(np.float32) if bias else None
+    x = random.normal(size=(batches, tiled.channels or 1, tiled.height, tiled.run * tiled.tiles)).astype(np.float32)
+    other = random.normal(size=(batches, out, *x.shape[2:])).astype(np.float32)
+    result = tiled.with_channels(out)
+    emit, value, shortcut = Emitter("convolved"), input_like(x), input_like(other, "other")
+    given = [(value, x)]
+    entered = tiled.enter(emit, value)
+    if added:
+        given.append((shortcut, other))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "CACHE_BYTES", data.draw(st.sampled_from([1, 3000, 10_000_000])))
+        tiles = convolve(
+            emit, entered, tiled, Convolution(weights, offset, relu), result.enter(emit, shortcut) if added else None
+        )
+        steps = tiled.groups * bands_of(tiled)[0]
+    (found,) = run(emit, [result.leave(emit, tiles)], *given)
+    double = [torch.from_numpy(array).double() for array in (x, weights, other)]
+    expected = conv2d(*double[:2], None if offset is None else torch.from_numpy(offset).double(), padding=1)
+    expected = expected + double[2] if added else expected
+    expected = expected.relu() if relu else expected
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
+    assert any(node.op_type == "Scan" for node in emit.nodes) == (steps > 1)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_convolutions(bias: bool, relu: bool) -> None:
+    random = np.random.default_rng(0)
+    tiled = Tiling(3, 4, 4, 3, ((2, 2),), (True,))
+    x, weights = random.normal(size=(8, 3, 4, 12)).astype(np.float32), random.normal(size=(5, 3, 1, 1))
+    offset = random.normal(size=5).astype(np.float32) if bias else None
+    emit, value = Emitter("pointwise"), input_like(x)
+    made_of = Convolution(weights.astype(np.float32), offset, relu)
+    out = tiled.with_channels(5).leave(emit, pointwise(emit, tiled.enter(emit, value), made_of))
+    expected = np.einsum("oc,nchw->nohw", weights[:, :, 0, 0], x)
+    expected = expected if offset is None else expected + offset[:, None, None]
+    expected = np.maximum(expected, 0) if relu else expected
+    (found,) = run(emit, [out], (value, x))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_bands_divide_the_height_without_more_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    for height in range(1, 41):
+        tiled = Tiling(64, height, 4, 16)
+        for limit in (1, 1_500_000, 10_000_000):
+            monkeypatch.setattr(convolution, "CACHE_BYTES", limit)
+            bands, rows = bands_of(tiled)
+            assert bands * rows == height
+            assert bands * side_of(rows).points <= side_of(height).points
+        assert bands == 1
+
+
+def test_the_points_of_a_band_fit_the_cache() -> None:
+    """What Scan's body computes for one image, at 512x1024 and 16 to 256 channels: no tensor is larger than points."""
+    for channels, height, width, layout in [
+        (16, 512, 1024, ()),
+        (64, 256, 512, ((2, 2),)),
+        (128, 64, 128, ((2, 2), (2, 2))),
+        (256, 32, 64, ((2, 2), (2, 2))),
+    ]:
+        tiled = tiling_of(channels, height, width, layout)
+        batches = tiled.groups * tiled.batches
+        x = ir.val("x", ir.DataType.FLOAT, [tiled.groups, height, tiled.run, channels, tiled.tiles * tiled.batches])
+        weights = np.ones((channels, channels, 3, 3), np.float32)
+        emit = Emitter("c")
+        out = convolve(emit, x, tiled, Convolution(weights, None), None)
+        (scan,) = [node for node in emit.nodes if node.op_type == "Scan"]
+        graph = ir.Graph([x], [out], nodes=emit.nodes, initializers=emit.constants, opset_imports={"": 19}, name="g")
+        model = ir.Model(graph, ir_version=10)
+        common.ShapeInferencePass(strict_mode=True)(model)
+        largest = max(
+            4
+            * prod(size or 1 for size in sizes(value))
+            * (1 if None not in sizes(value) else tiled.tiles * tiled.batches)
+            for node in scan.attributes["body"].as_graph()
+            for value in node.outputs
+        )
+        row_of_tiles = 4 * 6 * 6 * tiled.tiles * tiled.batches * channels
+        assert largest <= max(convolution.CACHE_BYTES, row_of_tiles), (channels, largest)
+        assert largest < 4 * batches * channels * height * width
+
+
+def test_columns_are_apart_in_neighbouring_groups() -> None:
+    """A number in the last row and column of one split batch reaches no other."""
+    tiled = tiling_of(1, 4, 12, ((2, 2),))
+    for grouped in ((True,), (False,)):
+        now = Tiling(tiled.channels, tiled.height, tiled.run, tiled.tiles, tiled.layout, grouped)
+        x = np.zeros((4, 1, 4, 12), np.float32)
+        x[1, 0, 3, 11] = x[2, 0, 0, 0] = 1
+        emit, value = Emitter("c"), input_like(x)
+        ones = np.ones((1, 1, 3, 3), np.float32)
+        out = now.leave(emit, convolve(emit, now.enter(emit, value), now, Convolution(ones, None), None))
+        expected = np.zeros_like(x)
+        expected[1, 0, 2:, 10:] = expected[2, 0, :2, :2] = 1
+        (found,) = run(emit, [out], (value, x))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_names_are_used_once() -> None:
+    tiled = tiling_of(2, 8, 16, ())
+    emit, value = Emitter("c"), input_like(made((1, 2, 8, 16)))
+    entered = tiled.enter(emit, value)
+    convolve(emit, entered, tiled, Convolution(np.ones((2, 2, 3, 3), np.float32), None), entered)
+    names = sorted([node.name or "" for node in emit.nodes] + [value.name or "" for value in emit.constants])
+    assert all(one != other for one, other in pairwise(names))
