@@ -21,14 +21,17 @@ from export.atrous import as_rewritten
 from export.ends import FRAMES, LABELS, LOGITS
 from export.execute import Session
 from export.frames import sample_frames
-from export.fullsize import MAX_NUMBERS, Pixels, largest_tensor, pixels_to_look_at, sampled_logits
+from export.fullsize import Pixels, largest_tensor, pixels_to_look_at, sampled_logits
 from export.graphs import Graphs, graphs_from_network
 from export.reference import logits_from_torch, normalised
 from splitmerge.errors import VerificationError
 from training.networks.base import SegmentationNet, pad_to_stride
 from training.networks.smp import SMP
 
-__all__ = ["CpuReport", "verify_cpu"]
+__all__ = ["MAX_NUMBERS", "CpuReport", "verify_cpu"]
+
+MAX_NUMBERS = 20_000_000
+"""In the largest tensor that is computed in double precision, of which PyTorch's convolutions make nine copies."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,11 @@ def _in_double(
     network: SegmentationNet, graphs: Graphs, frames: NDArray[np.uint8], pixels: list[Pixels]
 ) -> list[NDArray[Any]]:
     """The network's logits at the pixels; empty where they are too many to compute."""
+    if largest_tensor(graphs) > MAX_NUMBERS * (graphs.cut.batches if graphs.cut else 1):
+        return []
     double = copy.deepcopy(network).double()
     x = normalised(frames, graphs.contract).double()
     if graphs.cut is None:
-        if largest_tensor(graphs) > MAX_NUMBERS:
-            return []
         return [logits_from_torch(as_rewritten(double, graphs.rewriting), x)]
     if not isinstance(double, SMP):
         return []
