@@ -39,9 +39,15 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(form, "gains", lambda *_: True)
 
 
-def graphs_of(model: nn.Module, size: tuple[int, int], rewriting: Rewriting = CPU, logits: bool = True) -> Graphs:
+def graphs_of(
+    model: nn.Module,
+    size: tuple[int, int],
+    rewriting: Rewriting = CPU,
+    logits: bool = True,
+    level: int | None = None,
+) -> Graphs:
     contract = contract_for(size, getattr(model, "stride", 1), MEAN, STD)
-    return graphs_from_network(model, contract, None, logits, rewriting)
+    return graphs_from_network(model, contract, level, logits, rewriting)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +106,6 @@ def test_the_trunk_of_smp18_is_all_matrix_products() -> None:
             assert (one.name, one.dtype, str(one.shape)) == (other.name, other.dtype, str(other.shape))
 
 
-def test_narrow_networks_have_no_form_for_cpus() -> None:
-    assert graphs_of(network("smp18", width=4), (32, 64)).cpu == {}
-
-
 class Own(nn.Module):
     """A user's module: ReLU6, maxima, a concatenation, and one split by 2x3."""
 
@@ -124,7 +126,7 @@ class Own(nn.Module):
 def test_an_own_module(always: None) -> None:
     torch.manual_seed(0)
     model = Own().eval()
-    graphs = graphs_of(model, (24, 36))
+    graphs = graphs_of(model, (24, 36), level=0)
     frames = noise(3, 24, 36)
     with torch.no_grad():
         expected = model(normalised(frames)).numpy()
