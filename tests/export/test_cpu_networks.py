@@ -107,20 +107,21 @@ def test_the_trunk_of_smp18_is_all_matrix_products() -> None:
 
 
 class Own(nn.Module):
-    """A user's module: ReLU6, maxima, a concatenation, and one split by 2x3."""
+    """A user's module: ReLU6, maxima, a concatenation, and one split."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: tuple[int, int] = (2, 3)) -> None:
         super().__init__()
+        self.window = window
         self.first = nn.Conv2d(3, 6, 3, padding=1)
         self.second, self.third = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
         self.joined = nn.Conv2d(12, 5, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.relu6(self.first(x))
-        x = split_pool(x, (2, 3))
+        x = split_pool(x, self.window)
         y = nn.functional.max_pool2d(self.second(x), 3, 1, 1) + x
         z = torch.relu(self.third(y) + y)
-        return merge_pool(self.joined(torch.cat([z, y], 1)), (2, 3))
+        return merge_pool(self.joined(torch.cat([z, y], 1)), self.window)
 
 
 def test_an_own_module(always: None) -> None:
@@ -143,6 +144,13 @@ def test_the_report_says_what_rounding_costs(small: tuple[SegmentationNet, Graph
     assert report.float64_error is not None and report.plain_float64_error is not None
     assert 1e-9 < report.plain_float64_error < 1e-5 and 1e-9 < report.float64_error < 1e-5
     assert report.parts == ("trunk",)
+
+
+def test_split_batches_that_are_no_square_are_held_against_the_plain_graphs(always: None) -> None:
+    torch.manual_seed(0)
+    model: Any = Own((3, 1)).eval()
+    report = verify_cpu(model, graphs_of(model, (36, 54), logits=False, level=1))
+    assert report.comparison.holds and report.against == "the plain graphs" and "trunk" in report.parts
 
 
 @pytest.fixture(scope="module")
