@@ -128,10 +128,15 @@ def _pixels(network: SegmentationNet, graphs: Graphs, count: int) -> list[Pixels
 
 
 def pixels_to_look_at(graphs: Graphs, count: int) -> list[Pixels]:
-    """The last split batch's row with column 1, and with a `count` of 2 the first one; every pixel without a cut."""
+    """The last split batch's row with column 1, and with a `count` of 2 the first one; every pixel without a cut.
+
+    Of split batches that are no square, which only a user's own network has, the first one.
+    """
     if graphs.cut is None:
         return [Pixels(0, 0, 1)]
-    stride = graphs.cut.rows
+    stride = min(graphs.cut.rows, graphs.cut.columns)
+    if stride == 1 or graphs.cut.rows != graphs.cut.columns:
+        return [Pixels(0, 0, stride)]
     return [Pixels(0, 0, stride), Pixels(stride - 1, 1, stride)][-count:]
 
 

@@ -87,10 +87,7 @@ class Tiling:
 
     def can_split(self, window: Window) -> bool:
         """Whether `split` knows how."""
-        (rows, columns), width = window, self.run * self.tiles
-        if self.height % rows or self.run % columns:
-            return False
-        return run_of(width // columns) % (self.run // columns) == 0
+        return self.height % window[0] == 0 and self.run % window[1] == 0
 
     def split(self, emit: Emitter, value: ir.Value, window: Window) -> tuple[ir.Value, "Tiling"]:
         """Split pooling, as one transposition.

@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         if arguments.form != "auto":
             raise InputError(
-                f"--form {arguments.form} chooses among fp32 graphs for CPUs, and {arguments.precision} for {backend} is "
-                "built: leave it out."
+                f"--form {arguments.form} chooses among fp32 graphs for CPUs, and {arguments.precision} for {backend} "
+                "is built: leave it out."
             )
         for options in all_options:
             built.extend(build_engines(package, backend, arguments.precision, options))

@@ -39,9 +39,15 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(form, "gains", lambda *_: True)
 
 
-def graphs_of(model: nn.Module, size: tuple[int, int], rewriting: Rewriting = CPU, logits: bool = True) -> Graphs:
+def graphs_of(
+    model: nn.Module,
+    size: tuple[int, int],
+    rewriting: Rewriting = CPU,
+    logits: bool = True,
+    level: int | None = None,
+) -> Graphs:
     contract = contract_for(size, getattr(model, "stride", 1), MEAN, STD)
-    return graphs_from_network(model, contract, None, logits, rewriting)
+    return graphs_from_network(model, contract, level, logits, rewriting)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def convolutions(model: ir.Model) -> list[tuple[int, ...]]:
 def test_several_split_batches_at_once_are_the_same_to_the_bit(small: tuple[SegmentationNet, Graphs, Graphs]) -> None:
     """Whoever runs them may take any chunk of them, in any order."""
     _, _, graphs = small
-    features = ort(graphs.cpu["stem"], {"frames": noise(1, 40, 70)})
+    features = ort(graphs.parts["stem"], {"frames": noise(1, 40, 70)})
     alone = [ort(graphs.cpu["trunk"], {n: v[i, None] for n, v in features.items()}) for i in range(16)]
     order = np.random.default_rng(0).permutation(16)
     for chunk in (order[:2], order[2:5], order[5:9], order[9:]):
@@ -100,31 +106,28 @@ def test_the_trunk_of_smp18_is_all_matrix_products() -> None:
             assert (one.name, one.dtype, str(one.shape)) == (other.name, other.dtype, str(other.shape))
 
 
-def test_narrow_networks_have_no_form_for_cpus() -> None:
-    assert graphs_of(network("smp18", width=4), (32, 64)).cpu == {}
-
-
 class Own(nn.Module):
-    """A user's module: ReLU6, maxima, a concatenation, and one split by 2x3."""
+    """A user's module: ReLU6, maxima, a concatenation, and one split."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: tuple[int, int] = (2, 3)) -> None:
         super().__init__()
+        self.window = window
         self.first = nn.Conv2d(3, 6, 3, padding=1)
         self.second, self.third = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
         self.joined = nn.Conv2d(12, 5, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = nn.functional.relu6(self.first(x))
-        x = split_pool(x, (2, 3))
+        x = split_pool(x, self.window)
         y = nn.functional.max_pool2d(self.second(x), 3, 1, 1) + x
         z = torch.relu(self.third(y) + y)
-        return merge_pool(self.joined(torch.cat([z, y], 1)), (2, 3))
+        return merge_pool(self.joined(torch.cat([z, y], 1)), self.window)
 
 
 def test_an_own_module(always: None) -> None:
     torch.manual_seed(0)
     model = Own().eval()
-    graphs = graphs_of(model, (24, 36))
+    graphs = graphs_of(model, (24, 36), level=0)
     frames = noise(3, 24, 36)
     with torch.no_grad():
         expected = model(normalised(frames)).numpy()
@@ -140,7 +143,14 @@ def test_the_report_says_what_rounding_costs(small: tuple[SegmentationNet, Graph
     assert report.comparison.holds and report.comparison.wrong_labels == 0
     assert report.float64_error is not None and report.plain_float64_error is not None
     assert 1e-9 < report.plain_float64_error < 1e-5 and 1e-9 < report.float64_error < 1e-5
-    assert report.parts == ("stem", "trunk")
+    assert report.parts == ("trunk",)
+
+
+def test_split_batches_that_are_no_square_are_held_against_the_plain_graphs(always: None) -> None:
+    torch.manual_seed(0)
+    model: Any = Own((3, 1)).eval()
+    report = verify_cpu(model, graphs_of(model, (36, 54), logits=False, level=1))
+    assert report.comparison.holds and report.against == "the plain graphs" and "trunk" in report.parts
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +206,7 @@ def a_matrix(graph: ir.Graph) -> None:
 
 def an_order(graph: ir.Graph) -> None:
     """A split's rows for its columns."""
-    node = next(node for node in graph if node.op_type == "Transpose" and 2 * [2] == _windows_of(node))
+    node = next(node for node in graph if node.op_type == "Transpose" and _windows_of(node) == 2 * [2])
     order = list(node.attributes["perm"].as_ints())
     rows, columns = order.index(2), order.index(4)
     order[rows], order[columns] = order[columns], order[rows]
@@ -221,7 +231,7 @@ def planted(graphs: Graphs, fault: Callable[[ir.Graph], None]) -> Graphs:
 def test_faults_are_found(fault: Callable[[ir.Graph], None], small: tuple[SegmentationNet, Graphs, Graphs]) -> None:
     """In the graphs that ship and in those that return their logits alike, as a fault of export would be."""
     model, shipped, with_logits = small
-    with pytest.raises(VerificationError, match="The graphs for CPUs do not agree with PyTorch in float64: [1-9]"):
+    with pytest.raises(VerificationError, match=r"The graphs for CPUs do not agree with PyTorch in float64: [1-9]"):
         looked_into(model, planted(shipped, fault), planted(with_logits, fault))
 
 
