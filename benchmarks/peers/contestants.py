@@ -43,7 +43,8 @@ class Contender:
 class Contestant:
     """`form` is the package that it is given, one of `packages.FORMS`; `missing` says why it cannot take part.
 
-    `whole` contestants hold the activations of a whole frame at once.
+    `whole` contestants hold the activations of a whole frame at once. Those that have run a frame by the time they are
+    loaded, `runs_at_load`, have no memory of a frame apart from the model's.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Contestant:
     form: str = "own"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     whole: bool = True
+    runs_at_load: bool = False
     missing: str = ""
 
 
@@ -66,7 +68,8 @@ def _project(forms: Mapping[str, str], cut: Mapping[str, bool]) -> list[Contesta
     """The package as `splitmerge run` executes it by default, then those of the other forms."""
     make = "benchmarks.peers.project:executor"
     return [
-        Contestant(f"this project, {words}", PROJECT, make, form, whole=not cut[form]) for form, words in forms.items()
+        Contestant(f"this project, {words}", PROJECT, make, form, whole=not cut[form], runs_at_load=not cut[form])
+        for form, words in forms.items()
     ]
 
 
@@ -78,7 +81,7 @@ def peers_of(forms: Mapping[str, str], peers: tuple[str, ...]) -> list[Contestan
         if peer == "eager":
             result.append(Contestant("PyTorch eager", PEER, f"{rivals}:pytorch_eager"))
         elif peer == "compiled":
-            result.append(Contestant("PyTorch compiled", PEER, f"{rivals}:pytorch_compiled"))
+            result.append(Contestant("PyTorch compiled", PEER, f"{rivals}:pytorch_compiled", runs_at_load=True))
         else:
             name, make = _GRAPH_RUNNERS[peer]
             missing = (

@@ -98,7 +98,7 @@ def _row(
         first_ms=took.first_ms,
         load_s=took.load_s,
         loaded_mib=took.baseline_mib,
-        memory_mib=None if limit else round(took.peak_mib - took.baseline_mib, 1),
+        memory_mib=None if limit or contestant.runs_at_load else round(took.peak_mib - took.baseline_mib, 1),
         agreement=share[0] if share else None,
         near_ties=share[1] if share else None,
         wrong=_wrong(share),

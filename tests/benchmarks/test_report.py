@@ -116,7 +116,7 @@ def test_rows_that_lack_or_have_other_columns(tmp_path: Path, row: dict[str, Any
     assert found.marks == 2  # of the row that can be drawn, and its legend
 
 
-@pytest.mark.parametrize("name", ["streaming-2026-11-21.json", "networks-2026-11-21.json"])
+@pytest.mark.parametrize("name", ["streaming-2026-11-21.json", "networks-2026-11-27.json"])
 def test_results_that_are_there(tmp_path: Path, name: str) -> None:
     source = ROOT / "benchmarks/results" / name
     result = json.loads(source.read_text())
