@@ -1,6 +1,7 @@
 """What an export wrote, as a few lines and as JSON."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -20,17 +21,17 @@ def print_summary(package: Package) -> None:
     print(f"{package.folder}: {manifest.model} for frames of {contract.height}x{contract.width}")
     if cut:
         print(f"cut at split level {cut.level}: {cut.rows}x{cut.columns} = {cut.batches} split batches a frame")
-    for graph in package.parts(PRECISION).values():
+    for graph in (*package.parts(PRECISION).values(), *manifest.cpu.values()):
         operators = _operators(package, graph)
         listed = ", ".join(f"{count} {name}" for name, count in operators.most_common())
         megabytes = package.path(graph).stat().st_size / 1e6
-        print(f"  {graph.file:<12}{megabytes:8.2f} MB  {sum(operators.values()):4} operators: {listed}")
+        print(f"  {graph.file:<14}{megabytes:8.2f} MB  {sum(operators.values()):4} operators: {listed}")
     print("\n".join(verification_lines(manifest.verification)))
 
 
 def summary_json(package: Package) -> dict[str, Any]:
     """The same numbers for `--json`."""
-    graphs = package.parts(PRECISION)
+    graphs = {**package.parts(PRECISION), **{f"{part}-cpu": graph for part, graph in package.manifest.cpu.items()}}
     return {
         "package": str(package.folder),
         "graphs": {
@@ -47,4 +48,13 @@ def summary_json(package: Package) -> dict[str, Any]:
 
 def _operators(package: Package, graph: Graph) -> Counter[str]:
     model = onnx.load(package.path(graph), load_external_data=False)
-    return Counter(node.op_type for node in model.graph.node)
+    return Counter(_kinds(model.graph))
+
+
+def _kinds(graph: onnx.GraphProto) -> Iterator[str]:
+    """The operators of a graph and of those inside it."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _kinds(attribute.g)

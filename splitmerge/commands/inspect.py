@@ -52,12 +52,13 @@ def _about(package: "Package") -> list[str]:
 
 
 def _graphs(package: "Package") -> list[str]:
-    return [
-        line
+    graphs = [
+        (f"{precision} {part}", graph)
         for precision, parts in package.manifest.graphs.items()
         for part, graph in parts.items()
-        for line in _graph(package, f"{precision} {part}", graph)
     ]
+    graphs += [(f"fp32 {part} for CPUs", graph) for part, graph in package.manifest.cpu.items()]
+    return [line for name, graph in graphs for line in _graph(package, name, graph)]
 
 
 def _graph(package: "Package", name: str, graph: "Graph") -> list[str]:
