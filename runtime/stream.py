@@ -126,8 +126,7 @@ class Stream:
             for i, pair in enumerate(others, 1)
         ]
         try:
-            for thread in threads:
-                thread.start()
+            _start(threads)
             self._work(job, *first)
             _join(threads)
         finally:  # on Ctrl-C the others end after the chunk they are at
@@ -266,6 +265,14 @@ def as_engine_error(error: Exception) -> SplitmergeError:
     wrapped = EngineError(f"A split batch failed: {error or type(error).__name__}.")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _start(threads: list[threading.Thread]) -> None:
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:  # what Python raises where the system has no memory for another one
+        raise EngineError(f"The system has no room for another context ({error}): use fewer --contexts.") from error
 
 
 def _join(threads: list[threading.Thread]) -> None:

@@ -222,3 +222,22 @@ def test_exported_networks(tmp_path: Path, model: str) -> None:
     for contexts, chunk, order in MATRIX:
         with Executor(package, contexts=contexts, chunk=chunk, order=order) as executor:
             np.testing.assert_array_equal(executor.segment(frame), expected)
+
+
+def test_no_room_for_a_thread_is_one_sentence(
+    package: Package, threads_end: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def full(thread: threading.Thread) -> None:
+        if thread.name.startswith("trunk-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    frame = frames_for(package)[0]
+    with Executor(package, contexts=3) as executor:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", full)
+            with pytest.raises(EngineError, match=r"no room for another context \(can't start new thread\)"):
+                executor.segment(frame)
+        assert np.array_equal(executor.segment(frame), whole_graph(package, frame)), "the next frame is done"
