@@ -6,13 +6,11 @@ what is fastest on this machine is measured once, when the engines are built, an
 Stock sizes of caches and rates do not tell it: both forms, and each way to share out, run the same frames in turn.
 """
 
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from tqdm import tqdm
 
 from engines.build import BuiltEngine, build_engines
@@ -20,6 +18,7 @@ from engines.onnxruntime_engine import cores
 from engines.sidecar import engine_folder
 from runtime.executor import Executor
 from runtime.schedule import DEFAULT_CONTEXTS
+from runtime.timing import in_turn, noise_frame
 from splitmerge.errors import InputError
 from splitmerge.files import read_json, write_json
 from splitmerge.package import Package
@@ -58,19 +57,12 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
                 f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."
             )
         forms = (form,)
-    with ExitStack() as resources:
-        executors: dict[str, Executor] = {}
-        for name in forms:  # an engine that is loaded needs its file no more, so that the next may take its place
-            built = build_engines(package, _BACKEND, _PRECISION, cpu_form=name == "cpu")
-            if len(forms) > 1:
-                executors[name] = resources.enter_context(Executor(package, backend=_BACKEND))
-        times = _in_turn({name: executor.segment for name, executor in executors.items()}, _frame(package))
+    times = _form_times(package) if len(forms) > 1 else {}
     fastest = min(times, key=lambda name: times[name], default=forms[0])
     notes = {"form": fastest, "form_ms": {name: round(ms, 1) for name, ms in times.items()}}
     built = build_engines(package, _BACKEND, _PRECISION, cpu_form=fastest == "cpu", notes=notes)
-    words = (
-        [f"form {fastest} ({', '.join(f'{name} {ms:.0f} ms a frame' for name, ms in times.items())})"] if times else []
-    )
+    compared = ", ".join(f"{name} {ms:.0f} ms a frame" for name, ms in times.items())
+    words = [f"form {fastest} ({compared})"] if times else []
     if package.manifest.cut is not None:
         sharing, tried = _search(package)
         write_json(
@@ -86,6 +78,17 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
             f"({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)"
         )
     return built, "; ".join(words)
+
+
+def _form_times(package: Package) -> dict[str, float]:
+    """Milliseconds a frame takes in each form."""
+    with ExitStack() as resources:
+        executors: dict[str, Executor] = {}
+        for form in ("plain", "cpu"):  # an engine that is loaded needs its file no more: the next may take its place
+            build_engines(package, _BACKEND, _PRECISION, cpu_form=form == "cpu")
+            executors[form] = resources.enter_context(Executor(package, backend=_BACKEND))
+        runs = {form: executor.segment for form, executor in executors.items()}
+        return in_turn(runs, noise_frame(package), _ROUNDS, _SECONDS / 2)
 
 
 def remembered(package: Package) -> Sharing | None:
@@ -104,7 +107,7 @@ def remembered(package: Package) -> Sharing | None:
 def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
     """Ways to share a frame out and the milliseconds that each took, those that differ most from each other first."""
     tried: dict[Sharing, float] = {}
-    frame, began = _frame(package), time.perf_counter()
+    frame, began = noise_frame(package), time.perf_counter()
     for sharing in tqdm(list(_ways(package)), desc="sharing out", disable=None, leave=False):
         if tried and time.perf_counter() - began > _SECONDS:
             break
@@ -115,7 +118,7 @@ def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
             backend=_BACKEND,
             threads=sharing.threads,
         ) as executor:
-            (tried[sharing],) = _in_turn({"": executor.segment}, frame).values()
+            (tried[sharing],) = in_turn({"": executor.segment}, frame, _ROUNDS, _SECONDS / 2).values()
     return min(tried, key=lambda sharing: tried[sharing]), tried
 
 
@@ -129,24 +132,3 @@ def _ways(package: Package) -> Iterator[Sharing]:
         for contexts in splits:
             if contexts * chunk <= cut.batches:
                 yield Sharing(contexts, most // contexts, chunk)
-
-
-def _in_turn(runs: Mapping[str, Callable[[np.ndarray], object]], frame: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of each, run in turn, so that whatever slows the machine slows them alike.
-
-    The first round is to warm up; where it takes long, it has to do.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    began = time.perf_counter()
-    for turn in range(_ROUNDS + 1):
-        if turn and time.perf_counter() - began > _SECONDS / 2:
-            break
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(frame)
-            taken[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(times[1:] or times) for name, times in taken.items()}
-
-
-def _frame(package: Package) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (*package.manifest.input.size, 3), np.uint8)

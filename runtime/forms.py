@@ -3,16 +3,13 @@
 Both compute the same labels. Which of them a backend has the better kernels for is not to be known but by timing it.
 """
 
-import statistics
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-
-import numpy as np
 
 from engines.backends import choose_backend
 from engines.build import build_engines
 from runtime.executor import Executor
+from runtime.timing import in_turn, noise_frame
 from splitmerge.package import FormTimes, Package
 
 __all__ = ["ROUNDS", "time_forms"]
@@ -29,21 +26,15 @@ def time_forms(packages: Mapping[str, Package], backend: str = "auto", rounds: i
     backend, _ = choose_backend(backend)
     first, *_ = packages
     runnable = [form for form, package in packages.items() if form == first or _fits(package)]
-    taken: dict[str, list[float]] = {form: [] for form in runnable}
     with ExitStack() as resources:
         executors = {}
         for form in runnable:
             build_engines(packages[form], backend)
             executors[form] = resources.enter_context(Executor(packages[form], backend=backend))
-        frame = np.random.default_rng(0).integers(0, 256, (*packages[first].manifest.input.size, 3), np.uint8)
-        for turn in range(rounds + 1):
-            for form, executor in executors.items():  # in turn, so that whatever slows the machine slows them alike
-                start = time.perf_counter()
-                executor.segment(frame)
-                if turn:  # the first is to warm up
-                    taken[form].append((time.perf_counter() - start) * 1e3)
-    medians = {form: round(statistics.median(taken[form]), 3) if form in taken else None for form in packages}
-    fastest = min(taken, key=lambda form: statistics.median(taken[form]))
+        runs = {form: executor.segment for form, executor in executors.items()}
+        taken = in_turn(runs, noise_frame(packages[first]), rounds)
+    medians = {form: round(taken[form], 3) if form in taken else None for form in packages}
+    fastest = min(taken, key=lambda form: taken[form])
     return FormTimes(backend, rounds, medians), fastest
 
 

@@ -1,13 +1,10 @@
 """How many contexts are worth having: measured, because more of them help on some GPUs and slow others down."""
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from runtime.executor import Executor
+from runtime.timing import in_turn, noise_frame
 from splitmerge.errors import EngineError
 
 __all__ = ["Tuned", "tune_contexts"]
@@ -58,10 +55,4 @@ def tune_contexts(make: Callable[[int], Executor], frames: int = _FRAMES) -> Tun
 
 def _measure(executor: Executor, frames: int) -> float:
     """Median milliseconds of a frame, after one that is not counted."""
-    frame = np.random.default_rng(0).integers(0, 256, (*executor.package.manifest.input.size, 3), np.uint8)
-    times = []
-    for _ in range(frames + 1):
-        start = time.perf_counter()
-        executor.segment(frame)
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times[1:])
+    return in_turn({"": executor.segment}, noise_frame(executor.package), frames)[""]

@@ -238,7 +238,7 @@ def _is_plain_convolution(node: ir.Node, size: int) -> bool:
 def _alike(node: ir.Node) -> bool:
     """Whether two computed maps of the same shape, and not one map twice, are added."""
     one, other = node.inputs
-    if one is None or other is None or one is other or one.const_value or other.const_value:
+    if one is None or other is None or one is other or is_constant(one) or is_constant(other):
         return False
     return len(sizes(one)) == 4 and sizes(one) == sizes(other)
 
