@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def table(networks: Sequence[Network]) -> str:
     others = [index for index in range(len(CITYSCAPES)) if index not in _THIN]
     for index in (*_THIN, *others):
         name = CITYSCAPES[index].name + (" (thin)" if index in _THIN else "")
-        rows.append((name, lambda network, index=index: network.of_class(index)))  # type: ignore[misc]
+        rows.append((name, methodcaller("of_class", index)))
     lines = ["| IoU in % | " + " | ".join(network.model for network in ordered) + " |"]
     lines.append("|---|" + "---:|" * len(ordered))
     lines.append("| seeds | " + " | ".join(", ".join(map(str, sorted(each.scores))) for each in ordered) + " |")

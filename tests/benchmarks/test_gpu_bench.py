@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from emulator import EmulatedDevice, Emulator
-from emulator.fixture import make_emulator  # noqa: F401
 from small_package import make_package
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -217,7 +216,7 @@ def test_power_is_that_of_the_gpu_of_the_name(monkeypatch: pytest.MonkeyPatch) -
     assert meter is not None and meter() == 200.0 and reason == ""
     nvml.names = ("NVIDIA GeForce RTX 4090",) * 2
     assert power_meter(RTX)[1].startswith("power: 2 GPUs here are called")
-    nvml.nvmlInit = _refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(nvml, "nvmlInit", _refuse)
     assert "no permission" in power_meter(RTX)[1]
 
 
@@ -227,7 +226,7 @@ def _refuse() -> None:
 
 def test_every_way_of_tensorrt_on_an_emulated_gpu(
     tmp_path: Path,
-    make_emulator: Callable[..., Emulator],  # noqa: F811
+    make_emulator: Callable[..., Emulator],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Contexts x chunks, graphs, forms: each whole frame has the labels of the CPU."""
@@ -273,9 +272,11 @@ def test_without_transfers_no_labels_are_read(tmp_path: Path) -> None:
     assert whole(package, "fp32", frame, "cpu", there=True).run() is None
 
 
-@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_backend_without_a_gpu_is_one_sentence(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_backend_without_a_gpu_is_one_sentence(
+    backend: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.machine.libcuda", lambda: None)
     assert main(["bench", "--backend", backend]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("splitmerge: The benchmark runs on an NVIDIA GPU")

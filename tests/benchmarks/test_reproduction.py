@@ -67,7 +67,7 @@ def test_runs_are_scored_once_and_an_interrupted_call_goes_on(
     command += ["--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")]
     plain, calls = confusions_of, []
 
-    def pressed(checkpoint, images, progress=None):  # type: ignore[no-untyped-def]
+    def pressed(checkpoint, images, progress=None):
         calls.append(checkpoint.name)
         if len(calls) == 3:
             raise KeyboardInterrupt

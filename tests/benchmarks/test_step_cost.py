@@ -53,7 +53,7 @@ def test_each_form_takes_the_loss_it_says() -> None:
             reduction, expected = None, cross_entropy(step.model(step.images), step.labels)
         else:
             reduction, kept = None, []
-            step.model.classifier.register_forward_hook(lambda _, __, out, kept=kept: kept.append(out))  # type: ignore[union-attr, operator]
+            step.model.classifier.register_forward_hook(lambda _, __, out, kept=kept: kept.append(out))
             step.model(step.images)
             expected = cross_entropy(kept[0], step.labels[:, 16::32, 16::32])
         found = step.loss(step.images, step.labels, reduction)
@@ -62,9 +62,9 @@ def test_each_form_takes_the_loss_it_says() -> None:
 
 def test_a_step_changes_the_weights() -> None:
     step = Step(Form("smp", 16), 18, 2, 1, (64, 64))
-    before = step.model.classifier.weight.clone()  # type: ignore[union-attr, operator]
+    before = step.model.classifier.weight.clone()
     step.take()
-    assert not torch.equal(before, step.model.classifier.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(before, step.model.classifier.weight)
 
 
 def test_the_table_and_the_json(

@@ -51,7 +51,7 @@ class Graph:
         name = f"n{len(self.graph)}"
         shape = sizes(inputs[0]) if shape is None else shape
         output = ir.val(name, dtype or inputs[0].dtype, [None, *shape[1:]])
-        self.graph.append(ir.node(kind, inputs, attributes, domain=domain, outputs=[output], name=name))  # type: ignore[arg-type]
+        self.graph.append(ir.node(kind, inputs, attributes, domain=domain, outputs=[output], name=name))
         self.layouts[output] = next(self.layouts[value] for value in inputs if value in self.layouts)
         return output
 

@@ -77,7 +77,7 @@ def test_labels_and_logits_are_pytorchs(case: str, always: None) -> None:
 
 def convolutions(model: ir.Model) -> list[tuple[int, ...]]:
     """Shapes of the weights of what is still a convolution."""
-    return [tuple(node.inputs[1].const_value.shape) for node in model.graph if node.op_type == "Conv"]  # type: ignore[union-attr, arg-type]
+    return [tuple(node.inputs[1].const_value.shape) for node in model.graph if node.op_type == "Conv"]
 
 
 def test_several_split_batches_at_once_are_the_same_to_the_bit(small: tuple[SegmentationNet, Graphs, Graphs]) -> None:
@@ -174,7 +174,7 @@ def constant_of(rank: int, choice: int = 0) -> Callable[[ir.Graph], ir.Value]:
 
     def find(graph: ir.Graph) -> ir.Value:
         values = [value for node in graph.all_nodes() for value in node.inputs if value and value.const_value]
-        return [value for value in values if len(value.const_value.shape) == rank][choice]  # type: ignore[union-attr]
+        return [value for value in values if len(value.const_value.shape) == rank][choice]
 
     return find
 
@@ -185,18 +185,14 @@ def put(value: ir.Value, array: np.ndarray) -> None:
 
 def a_weight(graph: ir.Graph) -> None:
     value = constant_of(6)(graph)
-    weights = value.const_value.numpy().copy()  # type: ignore[union-attr]
+    weights = value.const_value.numpy().copy()
     weights[0, 1, 0, 1, 0, 0] += 0.5 * np.abs(weights).max()
     put(value, weights)
 
 
 def a_matrix(graph: ir.Graph) -> None:
     """Two of the points that inputs are taken to change places."""
-    matrices = [
-        node.inputs[0]
-        for node in graph.all_nodes()
-        if node.op_type == "MatMul" and node.inputs[0].const_value  # type: ignore[union-attr]
-    ]
+    matrices = [node.inputs[0] for node in graph.all_nodes() if node.op_type == "MatMul" and node.inputs[0].const_value]
     value = matrices[0]
     assert value is not None and value.const_value is not None
     rows = value.const_value.numpy().copy()

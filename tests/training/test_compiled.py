@@ -53,7 +53,7 @@ def test_the_same_losses_and_after_a_kill_the_very_same(
 
     take_step = training.loop.take_step
 
-    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
+    def killed(config, state, batch, out):
         if state.step == 5:
             raise RuntimeError("power cut")
         return take_step(config, state, batch, out)
@@ -79,7 +79,7 @@ def test_no_program_depends_on_the_offsets(stride: int) -> None:
     assert isinstance(model, SMP)
     x, programs = torch.randn(2, 3, 64, 64), []
 
-    def counted(graph, inputs):  # type: ignore[no-untyped-def]
+    def counted(graph, inputs):
         programs.append(graph)
         return graph.forward
 
@@ -99,7 +99,7 @@ def test_no_program_depends_on_the_offsets(stride: int) -> None:
 
 def test_statistics_are_computed_again_without_the_compiler() -> None:
     network, programs = torch.nn.Sequential(torch.nn.BatchNorm2d(2)), []
-    compiled = torch.compile(network, backend=lambda graph, inputs: programs.append(graph) or graph.forward)  # type: ignore[func-returns-value]
+    compiled = torch.compile(network, backend=lambda graph, inputs: programs.append(graph) or graph.forward)
     x = torch.randn(3, 4, 2, 5, 5)
     norms.recompute(network, 3, lambda index: compiled(x[index]))
     torch.testing.assert_close(network[0].running_mean, x.mean((0, 1, 3, 4)))

@@ -21,7 +21,7 @@ class Memory(TorchDispatchMode):
         super().__init__()
         self.alive, self.peak, self.largest, self.known = 0, 0, 0, set[int]()
 
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         out = function(*arguments, **(keywords or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, torch.Tensor):
@@ -106,7 +106,7 @@ def test_what_is_alive_grows_with_the_image_by_what_the_first_level_leaves_alone
     """Four times the pixels: the features do not grow, but the first level's (width / 4 a pixel) and the image do."""
     model, bound = small(), 64 * 128 * 32 // 16
     x, larger = torch.randn(1, 3, 64, 128), torch.randn(1, 3, 128, 256)
-    peaks = [memory_of(lambda x=x: labels_of(model, x, largest=bound)).peak for x in (x, larger)]  # type: ignore[misc]
+    peaks = [memory_of(lambda x=x: labels_of(model, x, largest=bound)).peak for x in (x, larger)]
     whole = memory_of(lambda: model(larger).argmax(1)).peak
     first_level = 4 * larger[0, 0].numel() * 4 // 4
     assert peaks[1] < peaks[0] + 4 * first_level

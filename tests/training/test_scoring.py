@@ -68,7 +68,7 @@ def official_scores(submission: Path, root: Path, monkeypatch: pytest.MonkeyPatc
     truths = sorted(map(str, root.glob("gtFine/val/*/*_labelIds.png")))
     predictions = [official.getPrediction(settings, truth) for truth in truths]
     assert len(set(predictions)) == 3
-    return official.evaluateImgLists(predictions, truths, settings)  # type: ignore[no-any-return]
+    return official.evaluateImgLists(predictions, truths, settings)
 
 
 def same_as_official(found: dict[str, Any], official: dict[str, Any]) -> None:
@@ -252,7 +252,7 @@ def _all_void(tree: Path) -> None:
         (_all_void, "None of the data set's pixels has a class"),
     ],
 )
-def test_data_that_cannot_be_used(spoil: Any, words: str, checkpoint: Path, tree: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_data_that_cannot_be_used(spoil: Any, words: str, checkpoint: Path, tree: Path, tmp_path: Path, capsys) -> None:
     import shutil
 
     shutil.copytree(tree, tmp_path / "tree")
@@ -269,7 +269,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureF
     assert "There is no checkpoint" in capsys.readouterr().err
     model = create_model("fcn32s-18", 19, 4)
     with torch.no_grad():
-        model.classifier.weight[0, 0] = float("nan")  # type: ignore[index, operator]
+        model.classifier.weight[0, 0] = float("nan")
     save_checkpoint(tmp_path / "nan.safetensors", model, "fcn32s-18", CITYSCAPES)
     assert main(["evaluate", "--checkpoint", str(tmp_path / "nan.safetensors")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
