@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
+from benchmarks.script import run_script
 from benchmarks.streaming_row import CLEAR_REFS, LABELLING
 from engines.build import build_engines
-from splitmerge.errors import EngineError, InputError, SplitmergeError
+from splitmerge.errors import EngineError, InputError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.options import height_and_width, positive_integer, positive_number
 from splitmerge.package import Package
@@ -92,13 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except SplitmergeError as error:
-        print(f"streaming: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_script("streaming", __doc__, add_arguments, run)
 
 
 def check_machine() -> None:

@@ -28,8 +28,9 @@ from benchmarks.peers.picture import draw
 from benchmarks.peers.rows import Row, rows_of
 from benchmarks.peers.table import INPUTS, markdown, screen, verdict
 from benchmarks.peers.turns import Entrant, Taken, take_turns
+from benchmarks.script import run_script
 from benchmarks.streaming import available_gib, check_machine, child
-from splitmerge.errors import EngineError, InputError, SplitmergeError
+from splitmerge.errors import EngineError, InputError
 from splitmerge.files import check_outputs, new_file, write_json
 from training.models import network_named
 
@@ -40,13 +41,7 @@ _PROCESS_MIB = 700
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except SplitmergeError as error:
-        print(f"peers: {error}", file=sys.stderr)
-        return error.exit_code
+    return run_script("peers", __doc__, add_arguments, run)
 
 
 def run(arguments: argparse.Namespace) -> int:

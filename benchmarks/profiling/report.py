@@ -25,11 +25,12 @@ from benchmarks.machine import machine
 from benchmarks.profiling.options import add_arguments
 from benchmarks.profiling.table import screen
 from benchmarks.profiling.trace import Operator, Profiled, batches_of, operators_of
+from benchmarks.script import run_script
 from engines.load import load_engine
 from engines.onnxruntime_engine import cores
 from engines.sidecar import engine_folder
 from runtime.executor import Executor
-from splitmerge.errors import InputError, SplitmergeError
+from splitmerge.errors import InputError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.package import Package
 
@@ -46,14 +47,11 @@ class Profile:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("profile", metavar="PACKAGE", help="with engines of the onnxruntime backend")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args())
-    except SplitmergeError as error:
-        print(f"profiling: {error}", file=sys.stderr)
-        return error.exit_code
+    def add_all(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("profile", metavar="PACKAGE", help="with engines of the onnxruntime backend")
+        add_arguments(parser)
+
+    return run_script("profiling", __doc__, add_all, run)
 
 
 def run(arguments: argparse.Namespace) -> int:

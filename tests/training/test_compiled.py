@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from kills import killed_at
 from safetensors.torch import load_file
 from toy_pictures import toy_set
 
-import training.loop
 from splitmerge.cli import main
 from splitmerge.errors import InputError
 from training.learning import norms
@@ -37,9 +37,7 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["smp18", "fcn8s-18"])
-def test_the_same_losses_and_after_a_kill_the_very_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_the_same_losses_and_after_a_kill_the_very_same(tmp_path: Path, model: str) -> None:
     plain = replace(CONFIG, model=model)
     config = replace(plain, compile=True)
     train(plain, IMAGES, VALIDATION, tmp_path / "plain")
@@ -51,17 +49,8 @@ def test_the_same_losses_and_after_a_kill_the_very_same(
     assert losses(tmp_path / "whole")[0] == pytest.approx(losses(tmp_path / "plain")[0], abs=2e-5)
     assert losses(tmp_path / "whole")[1] == pytest.approx(losses(tmp_path / "plain")[1], abs=0.05)
 
-    take_step = training.loop.take_step
-
-    def killed(config, state, batch, out):
-        if state.step == 5:
-            raise RuntimeError("power cut")
-        return take_step(config, state, batch, out)
-
-    monkeypatch.setattr(training.loop, "take_step", killed)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with killed_at(5):
         train(config, IMAGES, VALIDATION, tmp_path / "halves")
-    monkeypatch.undo()
     torch.compiler.reset()  # a new process compiles anew
     train(config, IMAGES, VALIDATION, tmp_path / "halves")
     assert losses(tmp_path / "halves") == losses(tmp_path / "whole")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kills import killed_at
 from safetensors.torch import load_file
 from toy_pictures import toy_set
 
@@ -37,24 +38,13 @@ def test_it_learns_to_tell_colours_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["smp18", "fcn8s-18"])
-def test_resuming_takes_the_steps_of_an_uninterrupted_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
-) -> None:
+def test_resuming_takes_the_steps_of_an_uninterrupted_run(tmp_path: Path, model: str) -> None:
     config = replace(CONFIG, model=model)
     images, validation = toy_set(5, 1), toy_set(2, 2)
     train(config, images, validation, tmp_path / "whole")
 
-    step = training.loop.take_step
-
-    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
-        if state.step == 5:
-            raise RuntimeError("power cut")
-        return step(config, state, batch, out)
-
-    monkeypatch.setattr(training.loop, "take_step", killed)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with killed_at(5):
         train(config, images, validation, tmp_path / "halves")
-    monkeypatch.undo()
     assert torch.load(tmp_path / "halves" / "resume.pt", weights_only=True)["step"] == 4
     train(config, images, validation, tmp_path / "halves")
     for name in ("last", "best"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kills import killed_at
 from safetensors.torch import load_file
 from torch import Tensor
 from toy_pictures import toy_set
@@ -87,20 +88,11 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_a_kill_at_any_step_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_a_kill_at_any_step_changes_no_loss(tmp_path: Path, step: int) -> None:
     config = replace(CONFIG, recipe=replace(CONFIG.recipe, scale=(0.5, 2.0), colour=0.3, one_stream=False))
     train(config, IMAGES, VALIDATION, tmp_path / "whole")
-    take_step = training.loop.take_step
-
-    def killed(config, state, batch, out):  # type: ignore[no-untyped-def]
-        if state.step == step:
-            raise RuntimeError("power cut")
-        return take_step(config, state, batch, out)
-
-    monkeypatch.setattr(training.loop, "take_step", killed)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with killed_at(step):
         train(config, IMAGES, VALIDATION, tmp_path / "halves")
-    monkeypatch.undo()
     train(config, IMAGES, VALIDATION, tmp_path / "halves")
     assert same_weights(tmp_path / "whole", tmp_path / "halves")
     assert losses(tmp_path / "whole") == losses(tmp_path / "halves")
