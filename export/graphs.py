@@ -8,7 +8,7 @@ from onnx_ir.passes import common
 from torch import nn
 
 from export.commute import fuse_poolings, hoist
-from export.cpu.form import tile_convolutions
+from export.cpu.nested import tiled_depth_first
 from export.cut import cut_at, split_levels
 from export.dilated_form import dilate_split
 from export.ends import add_frames_input, add_labels, finish_labels
@@ -115,14 +115,11 @@ def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict
         parts = {"model": whole.clone()}
     tiled = {}
     for name, part in parts.items():
-        layouts = layouts_of(part.graph)
-        fuse_poolings(part)
-        if not tile_convolutions(part, layouts):
-            continue
-        lower_poolings(part)
-        _end(name, part, contract)
-        _finish(part, name, max_rank=None)
-        tiled[name] = part
+        part, count = tiled_depth_first(part)
+        if count:
+            _end(name, part, contract)
+            _finish(part, name, max_rank=None)
+            tiled[name] = part
     return tiled
 
 

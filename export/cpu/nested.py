@@ -1,0 +1,109 @@
+"""Compute a trunk depth first: one split batch after the other, from a split on to the labels.
+
+A layer's map of all split batches of a large frame leaves the cache before the next layer reads it. Where it would, the
+graph is cut behind its first split (`export.cut`), and what follows becomes the body of a Scan over that split's
+batches; and so on within it, until a body's maps fit. What a frame takes in memory shrinks alike.
+"""
+
+from collections.abc import Mapping
+from math import prod
+
+import onnx_ir as ir
+
+from export.commute import fuse_poolings
+from export.cpu.emitter import Emitter
+from export.cpu.form import tile_convolutions
+from export.cut import Parts, cut_at, split_levels
+from export.layouts import Layout, grid, layouts_of
+from export.lower import lower_poolings
+from export.nodes import sizes
+from splitmerge.errors import InputError
+
+__all__ = ["MAP_BYTES", "tiled_depth_first"]
+
+MAP_BYTES = 6_000_000
+"""What the largest map may take. About three are alive in a body, and as many bodies run as there are contexts."""
+
+
+def tiled_depth_first(part: ir.Model, depth: int = 0) -> tuple[ir.Model, int]:
+    """The graph with its convolutions tiled and its poolings lowered, and how many convolutions that were.
+
+    `part` has its poolings as nodes, one for each split of the network. It may be changed.
+    """
+    layouts = layouts_of(part.graph)
+    if _largest_map(layouts) > MAP_BYTES and split_levels(part):
+        try:
+            halves = cut_at(part, 1)
+        except InputError:  # something leads around the first split: all split batches at once
+            pass
+        else:
+            _name_after(halves, depth)
+            body, tiled = tiled_depth_first(halves.trunk, depth + 1)
+            if tiled:
+                front, before = _tiled(halves.stem, layouts_of(halves.stem.graph))
+                _join(front, body, halves, depth)
+                return front, before + tiled
+    return _tiled(part, layouts)
+
+
+def _tiled(part: ir.Model, layouts: Mapping[ir.Value, Layout]) -> tuple[ir.Model, int]:
+    fuse_poolings(part)
+    count = tile_convolutions(part, layouts)
+    lower_poolings(part)
+    return part, count
+
+
+def _largest_map(layouts: Mapping[ir.Value, Layout]) -> int:
+    """Bytes of the largest value for one batch of the graph, in single precision."""
+    return max(4 * prod(n or 1 for n in sizes(value)[1:]) * prod(grid(layout)) for value, layout in layouts.items())
+
+
+def _name_after(halves: Parts, depth: int) -> None:
+    """Names that no other cut of the same graph has given."""
+    for index, (feature, batch) in enumerate(zip(halves.stem.graph.outputs, halves.trunk.graph.inputs, strict=True)):
+        producer = feature.producer()
+        assert producer is not None
+        feature.name = producer.name = f"split_batches.{depth}.features{index}"
+        batch.name = f"split_batches.{depth}.batch{index}"
+
+
+def _join(front: ir.Model, body: ir.Model, halves: Parts, depth: int) -> None:
+    """Let the front's features, split batches `[n*rows*columns,C,h,w]`, go through the body one by one, and merge what
+    it returns: `[n,h,w]` (and logits `[n,C,h,w]`) for each becomes `[n,h*rows,w*columns]`.
+    """
+    graph, name = front.graph, f"split_batches.{depth}"
+    rows, columns = halves.cut.rows, halves.cut.columns
+    emit = Emitter(name)
+    scanned = []
+    for feature, inner in zip(graph.outputs, body.graph.inputs, strict=True):
+        inside = [size or 1 for size in sizes(inner)[1:]]
+        by_batch = emit.reshape(feature, -1, rows * columns, *inside)
+        scanned.append(emit("Transpose", by_batch, perm=[1, 0, *range(2, len(inside) + 2)]))
+    shapes = [[size or 1 for size in sizes(output)[1:]] for output in body.graph.outputs]
+    body.graph.name = name
+    for index, output in enumerate(body.graph.outputs):
+        output.name = f"{name}.result{index}"
+    scan = ir.node(
+        "Scan",
+        scanned,
+        {"body": ir.AttrGraph("body", body.graph), "num_scan_inputs": len(scanned)},
+        outputs=[ir.val(f"{name}.stacked{index}") for index in range(len(shapes))],
+        name=f"{name}.scan",
+    )
+    emit.nodes.append(scan)
+    merged = [_merged(emit, value, shape, rows, columns) for value, shape in zip(scan.outputs, shapes, strict=True)]
+    for value, output, shape in zip(merged, body.graph.outputs, shapes, strict=True):
+        *channels, height, width = shape
+        assert output.dtype is not None
+        value.dtype, value.shape = output.dtype, ir.Shape([None, *channels, height * rows, width * columns])
+    emit.insert_before(graph, None)
+    graph.outputs[:] = merged
+
+
+def _merged(emit: Emitter, value: ir.Value, shape: list[int], rows: int, columns: int) -> ir.Value:
+    """`[rows*columns,n,...,h,w]` to `[n,...,h*rows,w*columns]`: batch (k,l) has the pixels (i*rows+k,j*columns+l)."""
+    *channels, height, width = shape
+    apart = emit.reshape(value, rows, columns, -1, *channels, height, width)
+    last = 3 + len(channels)
+    turned = emit("Transpose", apart, perm=[2, *range(3, last), last, 0, last + 1, 1])
+    return emit.reshape(turned, -1, *channels, height * rows, width * columns)
