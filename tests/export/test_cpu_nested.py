@@ -1,10 +1,12 @@
 """The form for CPUs, depth first: the same labels and logits however deep it is cut, in less memory."""
 
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from export_samples import MEAN, STD, interleaved, network, noise, normalised, ort
@@ -100,3 +102,21 @@ def test_a_body_takes_a_sixteenth_at_two_levels(model: SegmentationNet, monkeypa
     whole = largest(deepest(graphs_at(model, DEPTHS[0], monkeypatch).cpu["trunk"]))
     body = largest(deepest(graphs_at(model, DEPTHS[2], monkeypatch).cpu["trunk"]))
     assert whole == 16 * body
+
+
+def test_what_stays_a_convolution_is_in_no_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime must be able to read what it optimised: its blocked layout has the same names in every graph."""
+    monkeypatch.setattr(nested, "MAP_BYTES", 1)
+    model = network("smp18", width=8)
+    contract = contract_for((32, 64), model.stride, MEAN, STD)
+    graphs = graphs_from_network(model, contract, 2, rewriting=Rewriting(target="cpu"))
+    trunk = ir.to_proto(graphs.cpu["trunk"])
+    assert cuts(trunk.graph) == 1 and any(node.op_type == "Conv" for node in trunk.graph.node)
+    path, engine = tmp_path / "trunk.onnx", tmp_path / "engine.onnx"
+    path.write_bytes(trunk.SerializeToString())
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(engine), 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    features = ort(graphs.parts["stem"], {"frames": noise(1, 32, 64)})
+    (labels,) = onnxruntime.InferenceSession(engine, providers=["CPUExecutionProvider"]).run(None, features)
+    np.testing.assert_array_equal(labels, ort(graphs.parts["trunk"], features)[LABELS])
