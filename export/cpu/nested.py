@@ -22,8 +22,8 @@ __all__ = ["MAP_BYTES", "tiled_depth_first"]
 
 MAP_BYTES = 32_000_000
 """What the largest map may take. About three are alive in a body, and as many bodies run as there are contexts. Less
-would not be faster: bands of rows keep to the cache by themselves, and bodies of 6 MB were as fast with 16 channels and 8 %
-slower with 64 (a split batch of SMP-18 at 512x1024 and 256x512, AMD EPYC, Zen 4)."""
+would not be faster: bands of rows keep to the cache by themselves. Bodies of 6 MB were as fast as whole split batches
+with 16 channels and 8 % slower with 64 (SMP-18 at 512x1024 and 256x512, AMD EPYC, Zen 4)."""
 
 
 def tiled_depth_first(part: ir.Model, depth: int = 0) -> tuple[ir.Model, int]:
@@ -48,8 +48,8 @@ def tiled_depth_first(part: ir.Model, depth: int = 0) -> tuple[ir.Model, int]:
 
 
 def _has_convolutions(graph: ir.Graph) -> bool:
-    """Whether a convolution was left as it is. ONNX Runtime 1.31 lays their channels out in blocks, under names that are
-    the same in a graph and in those inside it, and then refuses what it has written.
+    """Whether a convolution was left as it is. ONNX Runtime 1.31 lays their channels out in blocks, under names that
+    are the same in a graph and in those inside it, and then refuses what it has written.
     """
     return any(node.op_type == "Conv" for node in ir.traversal.RecursiveGraphIterator(graph))
 
