@@ -19,6 +19,8 @@ __all__ = ["Outcome", "open_sources", "side_by_side", "totals"]
 
 T = TypeVar("T")
 
+_WAIT_S = 0.2  # how late a signal may be noticed
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -122,7 +124,7 @@ def side_by_side(
         for thread in threads:
             thread.start()
         for _ in threads:
-            if (failure := done.get()) is not None:
+            if (failure := _wait_for(done)) is not None:
                 raise failure
     except BaseException as error:
         if stop is None:
@@ -136,6 +138,15 @@ def side_by_side(
             if (failure := done.get()) is not None:
                 raise failure from None
     _join(threads)
+
+
+def _wait_for(done: "queue.SimpleQueue[BaseException | None]") -> BaseException | None:
+    """The next of the queue. A signal that comes just before a wait does not end it, hence waits that end by themselves."""
+    while True:
+        try:
+            return done.get(timeout=_WAIT_S)
+        except queue.Empty:
+            continue
 
 
 def _join(threads: Iterable[threading.Thread]) -> None:
