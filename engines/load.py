@@ -43,10 +43,12 @@ def load_engine(
     threads: int | None = None,
     contexts: int = 1,
     device: Device | None = None,
+    roomy: bool = False,
 ) -> Engine:
     """The engine of one part (`model`, `stem` or `trunk`), ready to create contexts.
 
-    `contexts` is how many will run at once; on a CPU each has `threads` threads, by default its share of the cores.
+    `contexts` is how many will run at once; on a CPU each has `threads` threads, by default its share of the cores,
+    and `roomy` takes memory for speed (`engines.onnxruntime_engine`); engines for GPUs do not know it.
     `device` is from `open_device`; one for the backend's first is opened where it is None. The sidecar is checked
     before the engine's file is handed to the backend. Raises EngineError where there is no engine, or it is not for
     this package, this machine and this version.
@@ -66,7 +68,7 @@ def load_engine(
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
     pool = threads_of_pool(contexts, threads)
-    return OnnxRuntimeEngine(engine, pool, shared_arena=part != "model")
+    return OnnxRuntimeEngine(engine, pool, shared_arena=part != "model", roomy=roomy)
 
 
 def reason_invalid(

@@ -1,7 +1,7 @@
 """On a CPU a package's graphs may have two forms (`export --target cpu`), and a frame may be shared out in many ways:
 what is fastest on this machine is measured once, when the engines are built, and kept beside them.
 
-    engines/onnxruntime-fp32/tuning.json    contexts, threads and chunk that were fastest, and all that was timed
+    engines/onnxruntime-fp32/tuning.json    what was fastest (a `Sharing`), and all that was timed
 
 Stock sizes of caches and rates do not tell it: both forms, and each way to share out, run the same frames in turn.
 """
@@ -38,13 +38,14 @@ memory."""
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a frame's split batches are shared out: contexts at once, CPU threads of each (None for an equal share of the
-    cores), split batches in one run.
+    """How a frame's work is shared out: contexts at once, CPU threads of each (None for an equal share of the cores),
+    split batches in one run; for networks of one graph whether memory is taken for speed.
     """
 
     contexts: int = DEFAULT_CONTEXTS
     threads: int | None = None
     chunk: int = 1
+    roomy: bool = False
 
 
 def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngine], str]:
@@ -66,21 +67,23 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
     built = build_engines(package, _BACKEND, _PRECISION, cpu_form=fastest == "cpu", notes=notes)
     compared = ", ".join(f"{name} {ms:.0f} ms a frame" for name, ms in times.items())
     words = [f"form {fastest} ({compared})"] if times else []
-    if package.manifest.cut is not None:
-        sharing, tried = _search(package)
-        write_json(
-            engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
-            {
-                **asdict(sharing),
-                "cores": cores(),
-                "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()],
-            },
-        )
-        words.append(
-            f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once "
-            f"({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)"
-        )
+    sharing, tried = _search(package)
+    write_json(
+        engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
+        {
+            **asdict(sharing),
+            "cores": cores(),
+            "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()],
+        },
+    )
+    words.append(f"{_in_words(sharing, package)} ({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)")
     return built, "; ".join(words)
+
+
+def _in_words(sharing: Sharing, package: Package) -> str:
+    if package.manifest.cut is None:
+        return "memory planned for whole frames, threads that spin" if sharing.roomy else "memory and threads spared"
+    return f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once"
 
 
 def _form_times(package: Package) -> dict[str, float]:
@@ -102,9 +105,10 @@ def remembered(package: Package) -> Sharing | None:
         value = read_json(path)
         numbers = [value[name] for name in ("contexts", "threads", "chunk")]
         usable = value["cores"] == cores() and all(type(number) is int and number > 0 for number in numbers)
+        usable = usable and type(value["roomy"]) is bool
     except (InputError, KeyError, TypeError):
         return None
-    return Sharing(*numbers) if usable else None
+    return Sharing(**{name: value[name] for name in asdict(Sharing())}) if usable else None
 
 
 def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
@@ -114,13 +118,7 @@ def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
     for sharing in tqdm(list(_ways(package)), desc="sharing out", disable=None, leave=False):
         if tried and time.perf_counter() - began > _SECONDS:
             break
-        with Executor(
-            package,
-            sharing.contexts,
-            sharing.chunk,
-            backend=_BACKEND,
-            threads=sharing.threads,
-        ) as executor:
+        with Executor(package, backend=_BACKEND, **asdict(sharing)) as executor:
             (tried[sharing],) = in_turn({"": executor.segment}, frame, _ROUNDS, _SECONDS / 2).values()
     best = next(iter(tried))
     for sharing, ms in tried.items():
@@ -130,10 +128,13 @@ def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
 
 
 def _ways(package: Package) -> Iterator[Sharing]:
-    """As many contexts as cores, one context of all cores, and what lies between; small chunks first."""
-    cut = package.manifest.cut
-    assert cut is not None
-    most = cores()
+    """As many contexts as cores, one context of all cores, and what lies between; small chunks first. A network of one
+    graph has one context of all cores, with little memory and with more."""
+    cut, most = package.manifest.cut, cores()
+    if cut is None:
+        yield Sharing(1, most)
+        yield Sharing(1, most, roomy=True)
+        return
     splits = [contexts for contexts in range(most, 0, -1) if most % contexts == 0]
     for chunk in _CHUNKS:
         for contexts in splits:

@@ -56,11 +56,13 @@ class Executor:
         devices: Sequence[int] = (0,),
         in_flight: int = 1,
         density: str = "1",
+        roomy: bool = False,
     ) -> None:
         """`devices` are GPUs by number, which share the split batches of every frame. `in_flight` frames have buffers
         and contexts of their own, so that devices that are done with one frame begin the next. `threads` is CPU threads
         per context, by default the cores shared out among the contexts. `density` is the share of the pixels that are
-        computed, one of DENSITIES; the others take the nearest one's label.
+        computed, one of DENSITIES; the others take the nearest one's label. `roomy` takes memory for speed where a
+        package has no cut (`engines.onnxruntime_engine`).
 
         Raises EngineError where an engine is missing or is not for this machine, InputError for options that cannot be.
         """
@@ -69,7 +71,7 @@ class Executor:
         self.parallel = in_flight
         self.backend, self.why = choose_backend_to_run(package, backend, precision, devices)
         self.density = density
-        self._order, self._precision, self._threads = order, precision, threads
+        self._order, self._precision, self._threads, self._roomy = order, precision, threads, roomy
         self._closed, self._lock, self._lost = False, threading.Lock(), set[str]()
         self._own = Memories()
         with ExitStack() as resources:
@@ -90,7 +92,7 @@ class Executor:
             )
         self.contexts = 1
         device = self._open(self.devices[0], resources)
-        engine = self._load("model", device, self._threads, self.parallel, resources)
+        engine = self._load("model", device, self._threads, self.parallel, resources, self._roomy)
         streams = []
         for _ in range(self.parallel):
             streams.append(Whole(engine, self.package.manifest.input))
@@ -134,8 +136,16 @@ class Executor:
         resources.callback(device.close)
         return device
 
-    def _load(self, part: str, device: Device, threads: int | None, contexts: int, resources: ExitStack) -> Engine:
-        engine = load_engine(self.package, part, self.backend, self._precision, threads, contexts, device)
+    def _load(
+        self,
+        part: str,
+        device: Device,
+        threads: int | None,
+        contexts: int,
+        resources: ExitStack,
+        roomy: bool = False,
+    ) -> Engine:
+        engine = load_engine(self.package, part, self.backend, self._precision, threads, contexts, device, roomy)
         resources.callback(engine.close)
         return engine
 

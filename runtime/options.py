@@ -99,6 +99,7 @@ def _executor(package: "Package", arguments: argparse.Namespace, devices: tuple[
             devices=devices,
             in_flight=arguments.in_flight or (2 if len(devices) > 1 else 1),
             density=arguments.density,
+            roomy=sharing.roomy,
         )
 
     if contexts != AUTO:

@@ -141,7 +141,7 @@ def side_by_side(
 
 
 def _wait_for(done: "queue.SimpleQueue[BaseException | None]") -> BaseException | None:
-    """The next of the queue. A signal that comes just before a wait does not end it, hence waits that end by themselves."""
+    """The next of the queue. A signal that comes just before a wait does not end it: none lasts long."""
     while True:
         try:
             return done.get(timeout=_WAIT_S)

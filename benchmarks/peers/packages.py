@@ -97,7 +97,6 @@ def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, Any]:
-    from engines.build import build_engines
     from export.graphs import Rewriting
     from export.package import export_package
     from runtime.cpu_form import build_fastest
@@ -105,12 +104,9 @@ def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, 
     for_cpus = form in OWN_MAKING
     rewriting = Rewriting({"cpu": "own", "split-cpu": "split"}.get(form, form), target="cpu" if for_cpus else "any")
     package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=rewriting)
-    if not for_cpus:
-        build_engines(package)
-    elif package.manifest.cpu:
-        build_fastest(package, "cpu")
-    else:
+    if for_cpus and not package.manifest.cpu:
         raise InputError(f"{case} has no form for CPUs: none of its convolutions gains by it.")
+    build_fastest(package, "cpu" if for_cpus else "plain")
     return {"cut": package.manifest.cut is not None}
 
 

@@ -101,7 +101,7 @@ def test_the_faster_form_is_kept(faster: str, cut: bool, tmp_path: Path, monkeyp
     assert notes["form"] == faster and set(notes["form_ms"]) == {"plain", "cpu"}
     assert notes["form_ms"][faster] < 20 < notes["form_ms"][{"plain": "cpu", "cpu": "plain"}[faster]]
     assert [one.part for one in built] == (["stem", "trunk"] if cut else ["model"])
-    assert engine_of(package, part).with_name("tuning.json").exists() == cut
+    assert engine_of(package, part).with_name("tuning.json").exists()
 
 
 @pytest.mark.parametrize("form", ["plain", "cpu"])
@@ -189,6 +189,25 @@ def test_no_more_contexts_than_split_batches(tmp_path: Path, monkeypatch: pytest
     assert list(runtime.cpu_form._ways(package)) == [Sharing(2, 4, 1), Sharing(1, 8, 1), Sharing(1, 8, 2)]
 
 
+@pytest.mark.parametrize(("gain", "chosen"), [(0.5, True), (0.98, False)])
+def test_a_network_of_one_graph_takes_memory_where_it_is_faster(
+    gain: float, chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = with_cpu_form(tmp_path / "p", cut=False)
+    opened = plant(monkeypatch, lambda one: 0.05 * (gain if one._roomy else 1))
+    _, said = build_fastest(package, "plain")
+    assert [(one.threads, one._roomy) for one in opened] == [(cores(), False), (cores(), True)]
+    assert remembered(package) == Sharing(1, cores(), 1, chosen)
+    assert ("threads that spin" in said) == chosen and "2 ways tried" in said
+    with open_executor(package, options()) as executor:
+        assert isinstance(executor, Executor)
+        (whole,) = executor._turns.idle
+        settings = whole._context._session.get_session_options()
+    assert settings.enable_mem_pattern == chosen
+    spins = settings.get_session_config_entry("session.intra_op.allow_spinning")
+    assert spins == str(int(chosen)) and settings.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def options(*given: str) -> Namespace:
     parser = ArgumentParser()
     add_engine_arguments(parser)
@@ -199,7 +218,7 @@ def options(*given: str) -> Namespace:
 def tune(package: Package, **changed: Any) -> Path:
     build_engines(package)
     path = engine_of(package).with_name("tuning.json")
-    path.write_text(json.dumps({"contexts": 3, "threads": 1, "chunk": 2, "cores": cores()} | changed))
+    path.write_text(json.dumps({"contexts": 3, "threads": 1, "chunk": 2, "roomy": False, "cores": cores()} | changed))
     return path
 
 
@@ -240,6 +259,7 @@ def test_what_is_asked_for_comes_first(asked: str, package: Package, monkeypatch
     [
         {"contexts": 0}, {"chunk": -1}, {"threads": None}, {"threads": "many"}, {"chunk": 1.5}, {"contexts": True},
         {"contexts": float("inf")}, {"cores": cores() + 1}, {"cores": None},
+        {"roomy": None}, {"roomy": 1}, {"roomy": "yes"},
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_be_are_ignored(changed: dict[str, Any], package: Package) -> None:
