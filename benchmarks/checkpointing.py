@@ -7,10 +7,9 @@ Memory: a training step of ldn121-32-4 on 6 crops of 768x768, the table's own, i
 time, weights and gradients included. The paper's are a GPU allocator's. Time: steps on real, smaller crops on this
 machine's processor, the plans taking turns, the median of each.
 
-Of the rates little follows for a GPU. `full` ran at 0.62 of the plain step's here and at 0.81 of it in the paper,
-though it takes but 17 % more multiply-adds (34.5 to 29.6 billion on 2 crops of 256x256, which would be 0.86): the last
-convolution of a segment is not computed again. What is left are batch norms, ReLUs and concatenations, on a processor
-that did other work, too; how much each of the two accounts for has not been measured.
+On idle cores the rates are the paper's within 0.07: `full` ran at 0.77 of the plain step's, in the paper at
+0.81. It takes 17 % more multiply-adds (34.5 to 29.6 billion on 2 crops of 256x256), which would be 0.86, since the last
+convolution of a segment is not computed again; the rest is batch norms, ReLUs and concatenations.
 """
 
 import argparse
