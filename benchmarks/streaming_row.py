@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engines.interface import Engine
 from engines.load import load_engine
-from engines.onnxruntime_engine import OnnxRuntimeEngine, threads_of_pool
+from engines.onnxruntime_engine import OnnxRuntimeEngine, threads_of_each
 from engines.sidecar import engine_folder
 from runtime.executor import Executor
 from splitmerge.package import Package
@@ -67,7 +67,7 @@ def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]
     if mode == "whole-alike":
         path = engine_folder(package, "onnxruntime", "fp32") / "model.onnx"
         return _single(
-            OnnxRuntimeEngine(path.read_bytes(), threads_of_pool(1, None), shared_arena=True), frame[None], 1
+            OnnxRuntimeEngine(path.read_bytes(), threads_of_each(1, None), shared_arena=True), frame[None], 1
         )
     if mode == "whole-defaults":
         return _defaults(package, frame)

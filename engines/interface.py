@@ -112,7 +112,7 @@ class Engine(Protocol):
         """The fewest and most entries of the inputs' first axis in one run; None where any number will do."""
 
     def create_context(self) -> Context:
-        """A further context. All contexts share the engine's weights."""
+        """A further context. On a GPU all share the engine's weights."""
 
     def close(self) -> None:
         """Give back the weights. Close its contexts first."""

@@ -9,7 +9,7 @@ from engines.cuda import CudaDevice
 from engines.host import HostDevice
 from engines.interface import Device, Engine
 from engines.machine import Gpu, ask_driver
-from engines.onnxruntime_engine import OnnxRuntimeEngine, refusal_here, threads_of_pool
+from engines.onnxruntime_engine import OnnxRuntimeEngine, refusal_here, threads_of_each
 from engines.plan import plan_refusal
 from engines.sidecar import SUFFIXES, Sidecar, build_command, engine_folder, engine_folders, read_sidecar, refusal
 from splitmerge.errors import EngineError, InputError
@@ -67,8 +67,7 @@ def load_engine(
         from engines.tensorrt_engine import TensorRTEngine
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
-    pool = threads_of_pool(contexts, threads)
-    return OnnxRuntimeEngine(engine, pool, shared_arena=part != "model", roomy=roomy)
+    return OnnxRuntimeEngine(engine, threads_of_each(contexts, threads), part != "model", roomy, contexts)
 
 
 def reason_invalid(

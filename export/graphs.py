@@ -221,10 +221,13 @@ def _finish(model: ir.Model, name: str, max_rank: int | None = MAX_RANK) -> None
 
 def _order_constants(graph: ir.Graph) -> None:
     """Store constants in the order of their use: `ir.convenience.extract` collects them in a set, never twice alike."""
-    used = [value for node in graph for value in node.inputs if value is not None and value.is_initializer()]
+    nodes = ir.traversal.RecursiveGraphIterator(graph)
+    read = dict.fromkeys(value for node in nodes for value in node.inputs)
+    own = set(graph.initializers.values())
     graph.initializers.clear()
-    for value in dict.fromkeys(used):
-        graph.register_initializer(value)
+    for value in read:
+        if value in own:
+            graph.register_initializer(value)
 
 
 def _forget_made_up_names(value: ir.Value) -> None:

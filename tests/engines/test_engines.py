@@ -18,7 +18,7 @@ from engines.host import HostDevice, host_array
 from engines.interface import Buffer, Context, Engine
 from engines.load import load_engine, open_device
 from engines.machine import find_gpus
-from engines.onnxruntime_engine import cores, threads_of_pool
+from engines.onnxruntime_engine import cores, threads_of_each
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
 
@@ -172,9 +172,9 @@ def test_onnxruntime_gives_the_whole_graphs_labels(package: Package, threads: in
 
 
 def test_contexts_share_the_cores() -> None:
-    assert threads_of_pool(1, None) == cores()
-    assert threads_of_pool(cores() * 2, None) == 1  # the callers alone are as many as the cores
-    assert threads_of_pool(2, 4) == 7  # two callers and six more threads
+    assert threads_of_each(1, None) == cores()
+    assert threads_of_each(cores() * 2, None) == 1
+    assert threads_of_each(2, 4) == 4
 
 
 @pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU")
