@@ -171,6 +171,17 @@ def test_onnxruntime_gives_the_whole_graphs_labels(package: Package, threads: in
     np.testing.assert_array_equal(result(context, target), plain(package, "model", {"frames": frames}))
 
 
+def test_every_context_has_a_session_of_its_own(package: Package) -> None:
+    """On a CPU: one arena for two would hand each core what the other's cache holds."""
+    engine = load_engine(package, "trunk", contexts=2)
+    sessions = [engine.create_context()._session for _ in range(3)]
+    assert sessions[0] is not sessions[1] and sessions[0] is sessions[2]
+    shares = "session.use_env_allocators"
+    assert sessions[0].get_session_options().get_session_config_entry(shares) == "1"
+    with pytest.raises(RuntimeError, match=shares):
+        sessions[1].get_session_options().get_session_config_entry(shares)
+
+
 def test_contexts_share_the_cores() -> None:
     assert threads_of_each(1, None) == cores()
     assert threads_of_each(cores() * 2, None) == 1

@@ -1,5 +1,6 @@
 """The form for CPUs, depth first: the same labels and logits however deep it is cut, in less memory."""
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -120,3 +121,28 @@ def test_what_stays_a_convolution_is_in_no_body(tmp_path: Path, monkeypatch: pyt
     features = ort(graphs.parts["stem"], {"frames": noise(1, 32, 64)})
     (labels,) = onnxruntime.InferenceSession(engine, providers=["CPUExecutionProvider"]).run(None, features)
     np.testing.assert_array_equal(labels, ort(graphs.parts["trunk"], features)[LABELS])
+
+
+def test_weights_lie_outside_of_bodies(model: SegmentationNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ONNX Runtime keeps them once; a body has shapes alone."""
+    trunk = ir.to_proto(graphs_at(model, DEPTHS[3], monkeypatch).cpu["trunk"]).graph
+    bodies = list(inside(trunk))
+    assert len(bodies) == 3
+    assert all(len(onnx.numpy_helper.to_array(t).tobytes()) <= 1024 for body in bodies for t in body.initializer)
+    names = [tensor.name for graph in (trunk, *bodies) for tensor in graph.initializer]
+    assert len(names) == len(set(names))
+    points = [tensor for tensor in trunk.initializer if len(tensor.dims) == 6]  # [1,points,1,points,out,in]
+    assert len(points) == sum(1 for node in nodes_of(trunk, *bodies) if set(node.input) & {t.name for t in points}) > 10
+
+
+def inside(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """All graphs inside a graph."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield attribute.g
+                yield from inside(attribute.g)
+
+
+def nodes_of(*graphs: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for graph in graphs for node in graph.node]
