@@ -105,3 +105,13 @@ def write_package(folder: Path, size=SIZE):
         versions={},
     )
     return Package.write_manifest(folder, manifest)
+
+
+def records_in(path):
+    """The JSON objects of a file of records, a line each."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def masks_in(folder):
+    """The label maps of a folder, uint8 [H,W], in the order of their names."""
+    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())]

@@ -3,34 +3,33 @@
 import itertools
 import json
 import os
-import queue
 import re
 import signal
 import socket
 import threading
-import time
 import urllib.request
 
 import cv2
 import numpy as np
 import pytest
-from clips import SIZE, Threshold, names, number_of, numbered_frame, write_clip, write_cut_clip, write_package
+from clips import (
+    SIZE,
+    Threshold,
+    masks_in,
+    names,
+    number_of,
+    numbered_frame,
+    records_in,
+    write_clip,
+    write_cut_clip,
+    write_package,
+)
 from prometheus_client.parser import text_string_to_metric_families
 from senders import Camera, numbered_parts, wait_for
-from small_package import make_package
-from test_live import check_sums
 
-import runtime.stream
 import splitmerge.commands.run
-from engines.build import build_engines
-from runtime.channel import Channel
-from runtime.executor import Executor
-from runtime.frames import Events
-from runtime.pipeline import run_pipeline
 from runtime.several import side_by_side
-from runtime.shards import FrameShards
-from runtime.share import Share
-from runtime.sources import SourceFrame, open_source, silence_decoder
+from runtime.sources import silence_decoder
 from splitmerge.cli import main
 from splitmerge.errors import EngineError, InputError
 
@@ -50,27 +49,11 @@ def engine(monkeypatch):
     return segmenter
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    """A package that computes, for frames of 45x70."""
-    package = make_package(tmp_path_factory.mktemp("real") / "small")
-    build_engines(package, "onnxruntime")
-    return package
-
-
 def _outputs(out):
     return [
         *("--overlay", f"{out}/{{source}}.mp4", "--masks", f"{out}/{{source}}-masks"),
         *("--records", f"{out}/{{source}}.jsonl", "--json", f"{out}/run.json"),
     ]
-
-
-def _records(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _masks(folder):
-    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())]
 
 
 def _clips(folder):
@@ -92,10 +75,10 @@ def test_each_source_has_its_own_outputs(tmp_path, package, engine, capfd):
         ["run.json", *(f"{name}{end}" for name in expected for end in (".mp4", ".jsonl", "-masks"))]
     )
     for name, (frames, size) in expected.items():
-        masks = _masks(out / f"{name}-masks")
+        masks = masks_in(out / f"{name}-masks")
         assert [number_of(mask) for mask in masks] == list(range(frames))
         assert {mask.shape for mask in masks} == {size}
-        assert [record["frame"] for record in _records(out / f"{name}.jsonl")] == list(range(frames))
+        assert [record["frame"] for record in records_in(out / f"{name}.jsonl")] == list(range(frames))
         capture = cv2.VideoCapture(str(out / f"{name}.mp4"))
         assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
     summary = json.loads((out / "run.json").read_text())
@@ -113,7 +96,7 @@ def test_each_source_has_its_own_outputs(tmp_path, package, engine, capfd):
 def test_frames_are_of_each(tmp_path, package, engine):
     out = tmp_path / "out"
     assert main(["run", *_clips(tmp_path), "--package", package, *_outputs(out), "--frames", "7"]) == 0
-    assert [len(_records(out / f"{name}.jsonl")) for name in ("drive", "drive-2", "city")] == [7, 7, 7]
+    assert [len(records_in(out / f"{name}.jsonl")) for name in ("drive", "drive-2", "city")] == [7, 7, 7]
 
 
 def test_the_name_goes_for_a_single_source_too(tmp_path, package, engine):
@@ -173,17 +156,17 @@ def test_sources_that_fail_do_not_end_the_others(tmp_path, package, engine, capf
     out = tmp_path / "out"
     assert main(["run", *map(str, sources), "--package", package, *_outputs(out)]) == 2
     for name, frames in (("a", 25), ("b", 10)):
-        assert [number_of(mask) for mask in _masks(out / f"{name}-masks")] == list(range(frames))
-        assert len(_records(out / f"{name}.jsonl")) == frames
+        assert [number_of(mask) for mask in masks_in(out / f"{name}-masks")] == list(range(frames))
+        assert len(records_in(out / f"{name}.jsonl")) == frames
     summary = json.loads((out / "run.json").read_text())
     by_name = {each["name"]: each for each in summary["sources"]}
     assert list(by_name) == ["missing", "text", "cut", "sizes", "a", "b"]
     assert summary["totals"]["failed"] == ["missing", "text", "cut", "sizes"]
     assert by_name["cut"]["frames"] + by_name["cut"]["missing_frames"] == 40
-    assert len(_records(out / "cut.jsonl")) == by_name["cut"]["frames"] > 0
+    assert len(records_in(out / "cut.jsonl")) == by_name["cut"]["frames"] > 0
     assert "frames" not in by_name["missing"] and "does not exist" in by_name["missing"]["error"]
     assert "5.png is 96x96" in by_name["sizes"]["error"]
-    assert len(_records(out / "sizes.jsonl")) == len(_masks(out / "sizes-masks")) <= 5, "what was done is kept"
+    assert len(records_in(out / "sizes.jsonl")) == len(masks_in(out / "sizes-masks")) <= 5, "what was done is kept"
     assert not list(out.glob("*missing*")) and not list(out.glob(".*partial*"))
     said = capfd.readouterr()
     for name in ("missing.mp4", "text.mp4", "cut.avi", "sizes"):
@@ -253,8 +236,8 @@ def test_a_source_that_cannot_be_gone_on_with_leaves_the_others_to_go_on(tmp_pat
     (line,) = capfd.readouterr().err.splitlines()
     assert f"{out}/a-masks has the first 3 of the 15 frames that an interrupted run left" in line
     assert json.loads((out / "run.json").read_text())["totals"]["failed"] == ["a"]
-    assert len(engine.sizes) == 2 * 15 + 25 and len(_masks(out / "a-masks")) == 14
-    assert [number_of(mask) for mask in _masks(out / "b-masks")] == list(range(40))
+    assert len(engine.sizes) == 2 * 15 + 25 and len(masks_in(out / "a-masks")) == 14
+    assert [number_of(mask) for mask in masks_in(out / "b-masks")] == list(range(40))
 
 
 def test_an_engine_that_fails_is_every_sources_failure(tmp_path, package, engine, capfd):
@@ -292,7 +275,7 @@ def test_a_camera_that_is_lost_leaves_a_file_and_shows_no_password(tmp_path, pac
     live, file, other = summary["sources"]
     assert live["source_lost"] and live["live"] and live["name"].startswith("127.0.0.1-")
     assert live["captured"] == live["frames"] + live["dropped"] + live["dropped_by_sinks"] > 0
-    assert len(_records(out / f"{live['name']}.jsonl")) == live["frames"]
+    assert len(records_in(out / f"{live['name']}.jsonl")) == live["frames"]
     assert (file["frames"], file["failed"], file["live"]) == (40, False, False)
     assert "refuses the connection" in other["error"]
     said = capfd.readouterr()
@@ -393,159 +376,6 @@ def test_work_that_is_told_to_stop_is_waited_for():
 
 
 # --- one engine -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("in_flight", ["1", "2"])
-def test_labels_are_those_of_each_alone(tmp_path, real, in_flight):
-    clips = [str(write_clip(tmp_path / "a.mp4", 9)), str(write_clip(tmp_path / "b.mp4", 14, (90, 160)))]
-    base = ["--package", str(real.folder), "--masks"]
-    for name, clip in zip("ab", clips, strict=True):
-        assert main(["run", clip, *base, str(tmp_path / f"alone-{name}")]) == 0
-    together = [*base, f"{tmp_path}/together-{{source}}", "--in-flight", in_flight]
-    assert main(["run", *clips, *together]) == 0
-    for name in "ab":
-        alone, shared = (_masks(tmp_path / f"{how}-{name}") for how in ("alone", "together"))
-        assert len(alone) == len(shared) > 0
-        for one, other in zip(alone, shared, strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
-def test_a_deadline_is_of_each_frame(tmp_path, real):
-    clips = [str(write_clip(tmp_path / f"{name}.mp4", 8)) for name in "ab"]
-    arguments = ["run", *clips, "--package", str(real.folder), "--records", f"{tmp_path}/{{source}}.jsonl"]
-    assert main([*arguments, "--deadline-ms", "0.001"]) == 0
-    for name in "ab":
-        assert [record["split_batches"] for record in _records(tmp_path / f"{name}.jsonl")] == [1] * 8
-
-
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("sharded", [False, True])
-def test_waiting_for_a_turn_counts_for_a_live_source_only(real, monkeypatch, live, sharded):
-    """A file's deadline is of computing; a live one's of the age of the result."""
-    given, until = [], 1000.0
-    frame = np.zeros((*real.manifest.input.size, 3), np.uint8)
-    compute = runtime.stream.Stream.segment
-
-    def segment(self, frame_bgr, until, source):
-        given.append(until)
-        return compute(self, frame_bgr, None, source)
-
-    monkeypatch.setattr(runtime.stream.Stream, "segment", segment)
-    with FrameShards([Executor(real)]) if sharded else Executor(real) as segmenter:
-        share, stats = Share(segmenter, live), []
-        with segmenter._turns.turn("another source"):
-            waiting = threading.Thread(target=lambda: stats.append(share.measure(frame, until)[1]))
-            waiting.start()
-            wait_for(lambda: segmenter._turns._waiting)
-        waiting.join(20)
-    assert stats[0].waited_ms > 0
-    assert given == [pytest.approx(until if live else until + stats[0].waited_ms / 1e3, abs=1e-4)]
-
-
-class Fed:
-    """A live source of numbered frames, each when it is told to come."""
-
-    name, paths, size, fps, frame_count, missing_frames, live = "fed", (), (45, 70), 10.0, None, 0, True
-
-    def __init__(self):
-        self.events, self.coming, self.asked = Events(), queue.SimpleQueue(), 0
-
-    def feed(self, frames):
-        for _ in range(frames):
-            self.coming.put(True)
-
-    def close(self):
-        self.coming.put(False)
-
-    def __iter__(self):
-        for index in itertools.count():
-            self.asked += 1
-            if not self.coming.get():
-                return
-            self.events.captured += 1
-            yield SourceFrame(index, index / 10, numbered_frame(index, self.size), time.perf_counter())
-
-
-@pytest.mark.parametrize("sharded", [False, True])
-def test_a_live_frame_that_waited_gives_way_to_the_newest(real, monkeypatch, sharded):
-    """Another source is at work when frame 0 comes, and still when 1, 2, 3 do: 3 is computed, by its own deadline."""
-    source, results, given = Fed(), [], []
-    compute = runtime.stream.Stream.segment
-
-    def segment(self, frame_bgr, until, of):
-        given.append((number_of(frame_bgr), until))
-        return compute(self, frame_bgr, None, of)
-
-    monkeypatch.setattr(runtime.stream.Stream, "segment", segment)
-    with FrameShards([Executor(real)]) if sharded else Executor(real) as segmenter:
-        share = Share(segmenter, live=True)
-        arguments = source, share, [results.append], (45, 70), 2, False, 1e6
-        summaries = []
-        run = threading.Thread(target=lambda: summaries.append(run_pipeline(*arguments)))
-        with segmenter._turns.turn("another source"):
-            run.start()
-            source.feed(1)
-            wait_for(lambda: segmenter._turns._waiting)
-            source.feed(3)
-            wait_for(lambda: source.asked == 5)  # all four were handed on
-        wait_for(lambda: len(results) == 1)
-        source.feed(1)
-        run.join(20)
-    assert [number_of(result.frame.frame_bgr) for result in results] == [result.frame.index for result in results]
-    assert [result.frame.index for result in results] == [3, 4]
-    assert [number for number, _ in given] == [3, 4]
-    assert [until for _, until in given] == [pytest.approx(r.frame.captured_at + 1e3) for r in results]
-    (summary,) = summaries
-    assert (summary.captured, summary.frames, summary.dropped) == (5, 2, 3)
-
-
-def test_a_newer_frame_does_not_overtake_what_another_thread_has():
-    channel = Channel(1)
-    channel.put("a")
-    items = iter(channel)
-    assert next(items) == "a" and channel.newer("a") is None
-    channel.put("b")
-    assert next(items) == "b"
-    channel.put("c")
-    assert channel.newer("a") is None and channel.newer("b") == "c" and channel.replaced == 1
-    channel.put("d")
-    channel.stop()
-    assert channel.newer("c") is None
-
-
-@pytest.mark.parametrize("in_flight", [1, 2])
-def test_a_camera_beside_a_file_is_kept_in_order_and_counted(real, in_flight):
-    """The file always has frames for the engine; every frame of the camera is accounted for, in order."""
-    results, others = [], []
-    with (
-        Camera(lambda: numbered_parts(itertools.count(), 0.004)) as camera,
-        Executor(real, in_flight=in_flight) as engine,
-    ):
-        clip = itertools.repeat(np.zeros((45, 70, 3), np.uint8))
-        end, file = threading.Event(), Share(engine)
-
-        def work():
-            for frame in clip:
-                if end.is_set():
-                    return
-                others.append(file.measure(frame)[1])
-
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        source = open_source(camera.url)
-        try:
-            summary = run_pipeline(source, Share(engine, live=True), [results.append], (45, 70), 60)
-        finally:
-            end.set()
-            for thread in threads:
-                thread.join(20)
-    assert others and summary.frames == 60
-    check_sums(summary, results)
-    assert [number_of(result.frame.frame_bgr) for result in results] == [r.frame.index % 256 for r in results]
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_page_for_all(tmp_path, package, engine, monkeypatch, capfd):
