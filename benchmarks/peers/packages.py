@@ -105,7 +105,7 @@ def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, 
     rewriting = Rewriting({"cpu": "own", "split-cpu": "split"}.get(form, form), target="cpu" if for_cpus else "any")
     package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=rewriting)
     if for_cpus and not package.manifest.cpu:
-        raise InputError(f"{case} has no form for CPUs: none of its convolutions gains by it.")
+        raise InputError(f"{case} has no form for CPUs: neither its convolutions nor its labels gain by it.")
     build_fastest(package, "cpu" if for_cpus else "plain")
     return {"cut": package.manifest.cut is not None}
 

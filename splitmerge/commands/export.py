@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     package = _exported_faster(arguments) if arguments.form == "auto" else _exported(arguments, arguments.form)
     print_summary(package)
     if arguments.target == "cpu" and not package.manifest.cpu:
-        print("for CPUs: no form of its own, since none of its convolutions would be faster")
+        print("for CPUs: no form of its own, since neither its convolutions nor its labels would be faster")
     if arguments.json:
         write_json(arguments.json, summary_json(package))
     return 0
