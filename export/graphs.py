@@ -10,6 +10,7 @@ from torch import nn
 from export.commute import fuse_poolings, hoist
 from export.cpu.labels import label_bands
 from export.cpu.nested import tiled_depth_first
+from export.cpu.stem import stem_by_batches
 from export.cut import cut_at, split_levels
 from export.dilated_form import dilate_split
 from export.ends import add_frames_input, add_labels, finish_labels
@@ -122,8 +123,8 @@ def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict
     tiles = _can_be_cut(whole, cut_level or 1)
     changed = {}
     for name, part in parts.items():
-        count = 0
-        if tiles:
+        count = int(name == "stem" and stem_by_batches(part))
+        if tiles and not count:
             part, count = tiled_depth_first(part)
         else:
             _lower(part)

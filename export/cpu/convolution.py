@@ -146,12 +146,14 @@ def _band(
     by_point = filters(convolution.weights, down.m, across.m)
     value = emit("MatMul", emit.floats(by_point.reshape(1, steps[0], 1, steps[1], out, into)), value)
     value = emit("MatMul", emit.floats(across.outputs), emit.reshape(value, down.points, across.points, -1))
-    value = emit("MatMul", emit.floats(down.outputs), emit.reshape(value, down.points, -1))
+    value = emit.reshape(value, down.points, -1)
+    if shortcut is None:
+        value = emit("MatMul", emit.floats(down.outputs), value)
+    else:
+        value = emit("Gemm", emit.floats(down.outputs), value, emit.reshape(shortcut, rows, -1))
     value = emit.reshape(value, rows, tiling.run, out, -1)
     if convolution.bias is not None:
         value = emit("Add", value, emit.floats(convolution.bias.reshape(-1, 1)))
-    if shortcut is not None:
-        value = emit("Add", value, shortcut)
     return emit("Relu", value) if convolution.relu else value
 
 

@@ -29,11 +29,14 @@ channels; it is their ratio that decides."""
 
 @dataclass(frozen=True)
 class _Fused:
-    """A convolution, the sum that follows it, if one does, and whether ReLU is the last step."""
+    """A convolution, the sum that follows it, if one does, and whether ReLU is the last step. `point` is the 1x1
+    convolution that makes what is added, where nobody else reads that.
+    """
 
     convolution: ir.Node
     added: ir.Node | None
     relu: bool
+    point: ir.Node | None = None
 
     @property
     def shortcut(self) -> ir.Value | None:
@@ -108,11 +111,18 @@ class _Tiler:
         emit = Emitter(f"{fused.convolution.name}.tiled")
         source = self._entered(fused.convolution.inputs[0], node)
         expected = source.tiling.with_channels(sizes(node.outputs[0])[1])
-        shortcut = self._entered(fused.shortcut, node, expected).value if fused.added else None
+        shortcut = self._shortcut(emit, fused, node, expected) if fused.added else None
         weights, bias = _weights(fused.convolution)
         out = convolve(emit, source.value, source.tiling, Convolution(weights, bias, fused.relu), shortcut)
         self._keep(node, emit, out, source.tiling.with_channels(len(weights)))
         self.count += 1
+
+    def _shortcut(self, emit: Emitter, fused: _Fused, before: ir.Node, tiling: Tiling) -> ir.Value:
+        if fused.point is None:
+            return self._entered(fused.shortcut, before, tiling).value
+        weights, bias = _weights(fused.point)
+        source = self._entered(fused.point.inputs[0], before, tiling.with_channels(weights.shape[1]))
+        return pointwise(emit, source.value, Convolution(weights, bias))
 
     def _keep_tiled(self, node: ir.Node) -> bool:
         """Do in the tiled layout what can be done there; False where the node needs plain values."""
@@ -184,20 +194,30 @@ def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
     for node in graph:
         if node in absorbed or not _is_worth_tiling(node):
             continue
-        last, added = node, only_reader(node.outputs[0])
+        last, added, point = node, only_reader(node.outputs[0]), None
         taken = added in fused or added in absorbed  # by the other value's convolution
         if added is None or added.op_type != "Add" or taken or not _alike(added):
             added = None
         else:
             absorbed.add(last)
             last = added
+            point = _point_of_sum(added, node)
+            if point is not None:
+                absorbed.add(point)
         relu = only_reader(last.outputs[0])
         if relu is not None and relu.op_type == "Relu":
             absorbed.add(last)
             last = relu
-        fused[last] = _Fused(node, added, last.op_type == "Relu")
+        fused[last] = _Fused(node, added, last.op_type == "Relu", point)
         absorbed.discard(last)
     return fused, absorbed
+
+
+def _point_of_sum(added: ir.Node, convolution: ir.Node) -> ir.Node | None:
+    """The 1x1 convolution whose result is the other summand and nothing else."""
+    (other,) = (value for value in added.inputs if value is not convolution.outputs[0])
+    producer = other.producer() if other is not None and only_reader(other) is added else None
+    return producer if producer is not None and _is_pointwise_convolution(producer) else None
 
 
 def _is_worth_tiling(node: ir.Node) -> bool:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from export.commute import fuse_poolings
 from export.cpu.emitter import Emitter
 from export.cpu.form import tile_convolutions
+from export.cpu.shortcuts import cheapen_shortcuts
 from export.cut import Parts, cut_at, split_levels
 from export.layouts import Layout, grid, layouts_of
 from export.lower import lower_poolings
@@ -35,6 +36,7 @@ def tiled_depth_first(part: ir.Model) -> tuple[ir.Model, int]:
 
     `part` has its poolings as nodes, one for each split of the network. It may be changed.
     """
+    cheapen_shortcuts(part)
     tiled, count = _depth_first(part, 0)
     _lift_weights(tiled.graph)
     return tiled, count

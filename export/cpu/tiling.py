@@ -26,10 +26,10 @@ __all__ = ["TILE", "Tiling", "run_of", "tiling_of"]
 TILE = 4
 """Columns of a tile where the width divides into them; else a row is one tile."""
 
-LONGEST, LONGEST_OF_CHANNELS = 64, 4
-"""Numbers in the innermost rows up to which split batches join them: so many, or a fourth of the channels, where there
-are more weights to read than pixels. With 64 to 128 channels 32 and 64 were equally fast (AMD EPYC, Zen 4) and 256 a
-quarter slower, since a band's points left the cache; with 512 channels 128 was faster than 32."""
+LONGEST = 128
+"""Numbers in the innermost rows up to which split batches join them. From 32 to 128 it took as long with 64 channels or
+fewer; with 128, rows of 32 took a tenth longer, and of 256 a quarter, since a band's points left the cache (AMD EPYC,
+Zen 4)."""
 
 NARROW = 8
 """A row of so many columns or fewer is one tile: larger matrices, but no neighbours to fetch."""
@@ -38,11 +38,6 @@ NARROW = 8
 def run_of(width: int) -> int:
     """Columns of each tile of a row."""
     return TILE if width % TILE == 0 and width > NARROW else width
-
-
-def _joins(channels: int | None, length: int) -> bool:
-    """Whether innermost rows may become so long."""
-    return length <= max(LONGEST, (channels or 1) // LONGEST_OF_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Tiling:
         short, run = self.run // columns, run_of(self.run * self.tiles // columns)
         joined = run // short
         tiles = self.tiles // joined
-        grouped = not _joins(self.channels, tiles * self.batches * rows * columns)
+        grouped = tiles * self.batches * rows * columns > LONGEST
         after = Tiling(self.channels, self.height // rows, run, tiles, (*self.layout, window), (*self.grouped, grouped))
         sizes = {"g": self.groups, "h": after.height, "k": rows, "i": short, "l": columns, "t": tiles, "joined": joined}
         sizes |= {"c": self.channels or 1, "n": -1}
@@ -155,6 +150,6 @@ def tiling_of(channels: int | None, height: int, width: int, layout: Layout) -> 
     run = run_of(width)
     tiles, batches, grouped = width // run, 1, []
     for rows, columns in layout:
-        grouped.append(not _joins(channels, tiles * batches * rows * columns))
+        grouped.append(tiles * batches * rows * columns > LONGEST)
         batches *= 1 if grouped[-1] else rows * columns
     return Tiling(channels, height, run, tiles, layout, tuple(grouped))

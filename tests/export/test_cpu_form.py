@@ -154,7 +154,9 @@ def test_every_convolution_is_tiled_once(case: Callable[[], ir.Model]) -> None:
     part, count = tiled(model)
     assert count == convolutions.count(3)
     assert not any(node.op_type == "Conv" for node in part.graph)
-    assert sum(node.op_type == "MatMul" for node in part.graph.all_nodes()) == 5 * count + convolutions.count(1)
+    assert sum(node.op_type in ("MatMul", "Gemm") for node in part.graph.all_nodes()) == 5 * count + convolutions.count(
+        1
+    )
 
 
 def test_residual_blocks_stay_tiled() -> None:

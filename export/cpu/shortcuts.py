@@ -1,0 +1,83 @@
+"""Make the shortcuts of residual blocks move and add less.
+
+A shortcut is a 1x1 convolution, often to twice as many channels, and a split. Both treat every pixel by itself, so the
+split may come first, while there are fewer channels; and what the convolution adds to all pixels may be added by the
+one that the shortcut is summed with, where it costs nothing more.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes
+from export.simplify import set_weights
+
+__all__ = ["cheapen_shortcuts"]
+
+
+def cheapen_shortcuts(model: ir.Model) -> None:
+    """Change the graph in place; its poolings are nodes, one for each split of the network."""
+    graph = model.graph
+    for node in [node for node in graph if is_split(node)]:
+        convolution = node.inputs[0].producer() if node.inputs[0] else None
+        if convolution is not None and _widens(convolution) and only_reader(convolution.outputs[0]) is node:
+            _split_first(graph, convolution, node)
+    for node in [node for node in graph if node.op_type == "Add"]:
+        _one_bias(graph, node)
+
+
+def _widens(node: ir.Node) -> bool:
+    """Whether it is a 1x1 convolution of every pixel to at least as many channels."""
+    if not _is_convolution(node, 1) or set(node.attributes.get_ints("strides", [1])) != {1}:
+        return False
+    channels = sizes(node.inputs[0])[1] if node.inputs[0] else None
+    return (
+        not any(node.attributes.get_ints("pads", [0]))
+        and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+        and channels is not None
+        and channels <= numpy_of(node.inputs[1]).shape[0]
+    )
+
+
+def _split_first(graph: ir.Graph, convolution: ir.Node, split: ir.Node) -> None:
+    """x -> convolution -> y -> split -> z becomes x -> split -> x' -> convolution -> z."""
+    source, wide, result = convolution.inputs[0], convolution.outputs[0], split.outputs[0]
+    assert source is not None and source.dtype is not None
+    result.replace_all_uses_with(wide, replace_graph_outputs=True)
+    split.replace_input_with(0, source)
+    convolution.replace_input_with(0, result)
+    wide.shape = result.shape
+    result.shape = ir.Shape([None, sizes(source)[1], *sizes(wide)[2:]])
+    graph.remove(convolution)
+    graph.insert_after(split, convolution)
+
+
+def _one_bias(graph: ir.Graph, add: ir.Node) -> None:
+    """Let the larger convolution of a sum add what the 1x1 one does."""
+    one, other = (_summed_alone(value) for value in add.inputs)
+    if one is None or other is None or one is other:
+        return
+    large, point = (one, other) if _is_convolution(other, 1) else (other, one)
+    if not _is_convolution(point, 1) or _is_convolution(large, 1) or len(point.inputs) < 3 or point.inputs[2] is None:
+        return
+    bias = numpy_of(point.inputs[2]).astype(np.float64)
+    if len(large.inputs) > 2 and large.inputs[2] is not None:
+        bias += numpy_of(large.inputs[2]).astype(np.float64)
+    set_weights(graph, large, numpy_of(large.inputs[1]), bias)
+    point.resize_inputs(2)
+
+
+def _summed_alone(value: ir.Value | None) -> ir.Node | None:
+    """The convolution whose result, split or not, is read by a sum and by nobody else."""
+    while value is not None and only_reader(value) is not None:
+        node = value.producer()
+        if not is_split(node):
+            return node if node is not None and _is_convolution(node) else None
+        value = node.inputs[0] if node else None
+    return None
+
+
+def _is_convolution(node: ir.Node, size: int | None = None) -> bool:
+    """Whether it is a convolution with constant weights (of `size` taps each way)."""
+    if node.op_type != "Conv" or node.domain or not all(v is not None and is_constant(v) for v in node.inputs[1:]):
+        return False
+    return size is None or numpy_of(node.inputs[1]).shape[2:] == (size, size)

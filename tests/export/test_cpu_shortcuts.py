@@ -1,0 +1,96 @@
+"""Shortcuts that are split first and add nothing themselves: the same numbers, and only where that holds."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from cpu_graphs import Graph, input_of, run
+
+from export.cpu.shortcuts import cheapen_shortcuts
+from export.layouts import layouts_of
+from export.nodes import is_split, sizes
+
+
+def block(build: Graph, out: int, size: int = 1, bias: bool = True, large: int = 3, **point: int) -> ir.Value:
+    """A residual block: a convolution, split, and one of `size` that makes the shortcut, split as well."""
+    branch = build.conv(build.split(build.relu(build.conv(build.x, out))), out, large, bias)
+    return build.relu(build.add(branch, build.split(build.conv(build.x, out, size, **point))))
+
+
+def cheapened(model: ir.Model) -> ir.Model:
+    """Rewritten, with the same results but for rounding and layouts that are still consistent."""
+    part = model.clone()
+    before = {value.name: layout for value, layout in layouts_of(part.graph).items()}
+    cheapen_shortcuts(part)
+    after = {value.name: layout for value, layout in layouts_of(part.graph).items()}
+    assert all(after[name] == before[name] for name in ("y0", *(f"y{i}" for i in range(1, len(model.graph.outputs)))))
+    x = input_of(model)
+    expected, found = run(model, x), run(part, x)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5 * np.abs(value).max())
+    return part
+
+
+def splits_of_the_input(model: ir.Model) -> int:
+    return sum(is_split(node) and node.inputs[0] is model.graph.inputs[0] for node in model.graph)
+
+
+def points_with_bias(model: ir.Model) -> list[bool]:
+    return [len(n.inputs) > 2 for n in model.graph if n.op_type == "Conv" and sizes(n.inputs[1])[2:] == (1, 1)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("out", [4, 8])
+def test_a_shortcut_is_split_first_and_its_bias_moves(out: int, bias: bool) -> None:
+    build = Graph(4, 8, 12)
+    part = cheapened(build.model(build.merged(block(build, out, bias=bias))))
+    assert splits_of_the_input(part) == 1 and points_with_bias(part) == [False]
+    (split,) = (node for node in part.graph if is_split(node) and node.inputs[0] is part.graph.inputs[0])
+    assert sizes(split.outputs[0]) == (None, 4, 4, 6)
+
+
+def test_two_splits_in_a_row_both_come_first() -> None:
+    build = Graph(3, 8, 16)
+    branch = build.conv(build.split(build.split(build.x), (1, 2)), 6)
+    shortcut = build.split(build.split(build.conv(build.x, 6, 1)), (1, 2))
+    part = cheapened(build.model(build.merged(build.add(branch, shortcut))))
+    assert splits_of_the_input(part) == 2 and points_with_bias(part) == [False]
+
+
+def narrowing() -> ir.Model:
+    """Fewer channels behind than in front: the split stays where less is moved, and the bias moves all the same."""
+    build = Graph(8, 8, 12)
+    return build.model(build.merged(block(build, 4)))
+
+
+def read_twice() -> ir.Model:
+    build = Graph(4, 8, 12)
+    shortcut = build.conv(build.x, 8, 1)
+    branch = build.conv(build.split(build.conv(build.x, 8)), 8)
+    return build.model(build.merged(build.add(branch, build.split(shortcut))), shortcut)
+
+
+def strided() -> ir.Model:
+    build = Graph(4, 8, 16)
+    branch = build.conv(build.split(build.conv(build.x, 8, stride=2)), 8)
+    return build.model(build.merged(build.add(branch, build.split(build.conv(build.x, 8, 1, stride=2)))))
+
+
+@pytest.mark.parametrize("case", [narrowing, read_twice, strided])
+def test_splits_that_stay(case: object) -> None:
+    part = cheapened(case())  # type: ignore[operator]
+    assert splits_of_the_input(part) == 0
+
+
+def two_points() -> ir.Model:
+    build = Graph(4, 8, 12)
+    return build.model(build.merged(block(build, 4, large=1)))
+
+
+def summed_with_the_input() -> ir.Model:
+    build = Graph(4, 8, 12)
+    return build.model(build.add(build.conv(build.x, 4, 1), build.x))
+
+
+@pytest.mark.parametrize("case", [two_points, summed_with_the_input, read_twice])
+def test_biases_that_stay(case: object) -> None:
+    assert all(points_with_bias(cheapened(case())))  # type: ignore[operator]
