@@ -109,25 +109,19 @@ def graphs_from_network(
 
 
 def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict[str, ir.Model]:
-    """The parts that run, in their form for CPUs; without those in which nothing would change.
-
-    Convolutions are tiled where the labels are split batches' own. In other networks most maps are single and small,
-    and stock convolutions share them out better among the threads than small matrices do (FCN8s-18 of width 64 at
-    512x1024: 187 ms a frame, tiled 202; of width 16 at 256x512: 4.9 and 8.2; two cores).
-    """
+    """The parts that run, in their form for CPUs; without those in which nothing would change."""
     if cut_level:
         halves = cut_at(whole, cut_level)
         parts = {"stem": halves.stem, "trunk": halves.trunk}
     else:
         parts = {"model": whole.clone()}
-    tiles = _can_be_cut(whole, cut_level or 1)
+    in_one_piece = not _can_be_cut(whole, cut_level or 1)
     changed = {}
     for name, part in parts.items():
-        count = int(name == "stem" and stem_by_batches(part))
-        if tiles and not count:
-            part, count = tiled_depth_first(part)
+        if name == "stem" and stem_by_batches(part):
+            count = 1
         else:
-            _lower(part)
+            part, count = tiled_depth_first(part, in_one_piece)
         if count + label_bands(part):
             _end(name, part, contract)
             _finish(part, name, max_rank=None)
@@ -194,15 +188,11 @@ def graphs_from_whole(whole: ir.Model, contract: InputContract, cut_level: int) 
         cut = halves.cut
         parts |= {"stem": halves.stem, "trunk": halves.trunk}
     for name, part in parts.items():
-        _lower(part)
+        fuse_poolings(part)
+        lower_poolings(part)
         _end(name, part, contract)
         _finish(part, name)
     return Graphs(parts, cut, contract, layouts)
-
-
-def _lower(part: ir.Model) -> None:
-    fuse_poolings(part)
-    lower_poolings(part)
 
 
 def _end(name: str, part: ir.Model, contract: InputContract) -> None:

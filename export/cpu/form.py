@@ -5,7 +5,7 @@ A convolution enters the tiled layout where arithmetic says that it gains, and w
 still has its poolings as nodes, numbered.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from export.cpu.tiling import Tiling, tiling_of
 from export.layouts import POINTWISE, Layout
 from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes, window_of
 
-__all__ = ["gains", "tile_convolutions"]
+__all__ = ["gains", "is_worth_tiling", "tile_convolutions"]
 
 _PICOSECONDS_DIRECT, _PICOSECONDS_TILED, _PICOSECONDS_MOVED = 171, 46, 2000
 """For one pixel: of a 3x3 convolution for each pair of channels in and out, directly and as matrix products, and of
@@ -52,19 +52,26 @@ class _Tiled:
     tiling: Tiling
 
 
-def gains(channels_in: int, channels_out: int) -> bool:
-    """Whether a 3x3 convolution of so many channels is faster as matrix products."""
+_IN_WHOLE_GRAPHS = 2.5
+"""How many times as fast matrix products must be there. A whole graph has one context of all cores, which share out a
+stock convolution better than small matrices (two cores, 128x256: a dilated FCN in split form takes 55 ms with width 64,
+tiled 37, and 5.4 with width 16, tiled 8.6; FCN8s, where nothing is split, is slower tiled with either)."""
+
+
+def gains(channels_in: int, channels_out: int, least: float = 1) -> bool:
+    """Whether a 3x3 convolution of so many channels is at least so many times as fast as matrix products."""
     pairs = channels_in * channels_out
     moved = _PICOSECONDS_MOVED * (channels_in + channels_out)
-    return _PICOSECONDS_DIRECT * pairs > _PICOSECONDS_TILED * pairs + moved
+    return _PICOSECONDS_DIRECT * pairs > least * (_PICOSECONDS_TILED * pairs + moved)
 
 
-def tile_convolutions(model: ir.Model, layouts: Mapping[ir.Value, Layout]) -> int:
+def tile_convolutions(model: ir.Model, layouts: Mapping[ir.Value, Layout], whole: bool = False) -> int:
     """Rewrite the graph and return how many 3x3 convolutions became matrix products.
 
-    `layouts` are those of its values from before its poolings were fused.
+    `layouts` are those of its values from before its poolings were fused. Of a `whole` graph, which is not shared out
+    by split batches, they are those on split batches and with many channels.
     """
-    tiler = _Tiler(model.graph, layouts)
+    tiler = _Tiler(model.graph, layouts, whole)
     for node in list(model.graph):
         tiler.rewrite(node)
     tiler.leave_all(model.graph.outputs)
@@ -73,13 +80,13 @@ def tile_convolutions(model: ir.Model, layouts: Mapping[ir.Value, Layout]) -> in
 
 
 class _Tiler:
-    def __init__(self, graph: ir.Graph, layouts: Mapping[ir.Value, Layout]) -> None:
+    def __init__(self, graph: ir.Graph, layouts: Mapping[ir.Value, Layout], whole: bool) -> None:
         self.count = 0
         self._graph = graph
         self._layouts = dict(layouts)
         self._tiled: dict[ir.Value, _Tiled] = {}
         self._plain: set[ir.Value] = set()  # of the tiled ones, those that are there in the plain layout, too
-        self._fused, self._absorbed = _fusions(graph)
+        self._fused, self._absorbed = _fusions(graph, lambda node: is_worth_tiling(node, layouts, whole))
 
     def rewrite(self, node: ir.Node) -> None:
         if node in self._absorbed:
@@ -187,12 +194,12 @@ class _Tiler:
         value.replace_all_uses_with(plain, replace_graph_outputs=True)
 
 
-def _fusions(graph: ir.Graph) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
+def _fusions(graph: ir.Graph, tiled: Callable[[ir.Node], bool]) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
     """The convolutions to be tiled by the last node of what is computed with them, and the nodes that are not last."""
     fused: dict[ir.Node, _Fused] = {}
     absorbed: set[ir.Node] = set()
     for node in graph:
-        if node in absorbed or not _is_worth_tiling(node):
+        if node in absorbed or not tiled(node):
             continue
         last, added, point = node, only_reader(node.outputs[0]), None
         taken = added in fused or added in absorbed  # by the other value's convolution
@@ -220,11 +227,12 @@ def _point_of_sum(added: ir.Node, convolution: ir.Node) -> ir.Node | None:
     return producer if producer is not None and _is_pointwise_convolution(producer) else None
 
 
-def _is_worth_tiling(node: ir.Node) -> bool:
-    if not _is_plain_convolution(node, 3):
+def is_worth_tiling(node: ir.Node, layouts: Mapping[ir.Value, Layout], whole: bool = False) -> bool:
+    """Whether the node is a 3x3 convolution that is faster as matrix products."""
+    if not _is_plain_convolution(node, 3) or None in sizes(node.outputs[0])[1:]:
         return False
     out, into = numpy_of(node.inputs[1]).shape[:2]
-    return None not in sizes(node.outputs[0])[1:] and gains(into, out)
+    return gains(into, out, _IN_WHOLE_GRAPHS) and layouts[node.outputs[0]] != () if whole else gains(into, out)
 
 
 def _is_pointwise_convolution(node: ir.Node) -> bool:

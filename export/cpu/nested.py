@@ -31,13 +31,14 @@ would not be faster: bands of rows keep to the cache by themselves. Bodies of 6 
 with 16 channels and 8 % slower with 64 (SMP-18 at 512x1024 and 256x512, AMD EPYC, Zen 4)."""
 
 
-def tiled_depth_first(part: ir.Model) -> tuple[ir.Model, int]:
+def tiled_depth_first(part: ir.Model, whole: bool = False) -> tuple[ir.Model, int]:
     """The graph with its convolutions tiled and its poolings lowered, and how many convolutions that were.
 
-    `part` has its poolings as nodes, one for each split of the network. It may be changed.
+    `part` has its poolings as nodes, one for each split of the network. It may be changed. A `whole` graph that cannot
+    be shared out by split batches is not computed depth first either.
     """
-    cheapen_shortcuts(part)
-    tiled, count = _depth_first(part, 0)
+    cheapen_shortcuts(part, whole)
+    tiled, count = _tiled(part, layouts_of(part.graph), whole) if whole else _depth_first(part, 0)
     _lift_weights(tiled.graph)
     return tiled, count
 
@@ -78,9 +79,9 @@ def _has_convolutions(graph: ir.Graph) -> bool:
     return any(node.op_type == "Conv" for node in ir.traversal.RecursiveGraphIterator(graph))
 
 
-def _tiled(part: ir.Model, layouts: Mapping[ir.Value, Layout]) -> tuple[ir.Model, int]:
+def _tiled(part: ir.Model, layouts: Mapping[ir.Value, Layout], whole: bool = False) -> tuple[ir.Model, int]:
     fuse_poolings(part)
-    count = tile_convolutions(part, layouts)
+    count = tile_convolutions(part, layouts, whole)
     lower_poolings(part)
     return part, count
 

@@ -8,21 +8,45 @@ one that the shortcut is summed with, where it costs nothing more.
 import numpy as np
 import onnx_ir as ir
 
+from export.cpu.form import is_worth_tiling
+from export.layouts import layouts_of
 from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes
 from export.simplify import set_weights
 
 __all__ = ["cheapen_shortcuts"]
 
 
-def cheapen_shortcuts(model: ir.Model) -> None:
-    """Change the graph in place; its poolings are nodes, one for each split of the network."""
+def cheapen_shortcuts(model: ir.Model, whole: bool = False) -> None:
+    """Change the graph in place; its poolings are nodes, one for each split of the network. `whole` as in `form`."""
     graph = model.graph
+    layouts = layouts_of(graph)
+
+    def tiled(node: ir.Node | None) -> bool:
+        return node is not None and is_worth_tiling(node, layouts, whole)
+
     for node in [node for node in graph if is_split(node)]:
         convolution = node.inputs[0].producer() if node.inputs[0] else None
-        if convolution is not None and _widens(convolution) and only_reader(convolution.outputs[0]) is node:
+        if convolution is None or not _widens(convolution) or only_reader(convolution.outputs[0]) is not node:
+            continue
+        if any(map(tiled, _summed_with(node))):
             _split_first(graph, convolution, node)
     for node in [node for node in graph if node.op_type == "Add"]:
         _one_bias(graph, node)
+
+
+def _summed_with(split: ir.Node) -> list[ir.Node | None]:
+    """What makes the other summand, where what is split, perhaps again, is added to something and nothing else.
+
+    Only if that is tiled will the shortcut be. A convolution that is not must stay in front of the split, or no Scan
+    over split batches could begin there (`nested`).
+    """
+    value = split.outputs[0]
+    while is_split(reader := only_reader(value)):
+        assert reader is not None
+        value = reader.outputs[0]
+    if reader is None or reader.op_type != "Add":
+        return []
+    return [other.producer() for other in reader.inputs if other is not None and other is not value]
 
 
 def _widens(node: ir.Node) -> bool:
@@ -56,6 +80,8 @@ def _one_bias(graph: ir.Graph, add: ir.Node) -> None:
     one, other = (_summed_alone(value) for value in add.inputs)
     if one is None or other is None or one is other:
         return
+    if sizes(one.outputs[0])[1] != sizes(other.outputs[0])[1]:
+        return  # one of them has a channel that is added to all
     large, point = (one, other) if _is_convolution(other, 1) else (other, one)
     if not _is_convolution(point, 1) or _is_convolution(large, 1) or len(point.inputs) < 3 or point.inputs[2] is None:
         return

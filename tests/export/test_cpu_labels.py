@@ -119,6 +119,15 @@ def test_of_equal_logits_the_same_one_is_taken(last: int) -> None:
     assert set(ort(part, {"x": x})["y0"].flat) == {4 if last else 2} == set(ort(model, {"x": x})["y0"].flat)
 
 
+def test_pytorchs_name_for_the_same_centres() -> None:
+    """They differ for a single pixel alone."""
+    model = graph(coordinate_transformation_mode="pytorch_half_pixel")
+    part, count = banded(model)
+    x = random(model)
+    assert count == 1
+    assert (ort(part, {"x": x})["y0"] == ort(model, {"x": x})["y0"]).mean() > 0.999
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -145,7 +154,7 @@ def test_labels_of_the_input_itself_are_left_alone() -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (70, 100)])
 def test_a_dense_network_keeps_its_convolutions_and_has_banded_labels(size: tuple[int, int]) -> None:
-    """Padded and cropped, too. Where convolutions are not split batches' own, tiling them would lose."""
+    """Padded and cropped, too. Where nothing is split, tiling would lose."""
     model = network("fcn8s-18", width=64)
     graphs = graphs_from_network(model, contract_for(size, model.stride, MEAN, STD), rewriting=Rewriting(target="cpu"))
     plain, kinds = ([node.op_type for node in part.graph] for part in (graphs.parts["model"], graphs.cpu["model"]))
@@ -158,3 +167,19 @@ def test_a_dense_network_keeps_its_convolutions_and_has_banded_labels(size: tupl
     decided = two[:, 1] - two[:, 0] > 1e-4
     np.testing.assert_array_equal(found[decided], logits.argmax(1)[decided])
     assert found.dtype == np.uint8 and decided.mean() > 0.99
+
+
+@pytest.mark.parametrize(("width", "tiled"), [(64, True), (16, False)])
+def test_a_split_form_in_one_piece_is_tiled_where_there_are_many_channels(width: int, tiled: bool) -> None:
+    """On split batches only: with width 64 the last two stages' convolutions, of 256 and 512 channels."""
+    model = network("dilatedfcn8-18", width=width)
+    contract = contract_for((64, 128), model.stride, MEAN, STD)
+    graphs = graphs_from_network(model, contract, rewriting=Rewriting("split", target="cpu"))
+    assert list(graphs.cpu) == ["model"]
+    plain, made = (
+        [sizes(node.inputs[1]) for node in part.graph if node.op_type == "Conv" and node.inputs[1]]
+        for part in (graphs.parts["model"], graphs.cpu["model"])
+    )
+    of_three = [shape[:2] for shape in plain if shape[2:] == (3, 3)]
+    gone = {channels for channels in of_three if (*channels, 3, 3) not in made}
+    assert gone == ({(256, 256), (512, 256), (512, 512)} if tiled else set())

@@ -5,9 +5,16 @@ import onnx_ir as ir
 import pytest
 from cpu_graphs import Graph, input_of, run
 
+from export.cpu import form
 from export.cpu.shortcuts import cheapen_shortcuts
 from export.layouts import layouts_of
 from export.nodes import is_split, sizes
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 3x3 convolution is worth tiling."""
+    monkeypatch.setattr(form, "gains", lambda *_: True)
 
 
 def block(build: Graph, out: int, size: int = 1, bias: bool = True, large: int = 3, **point: int) -> ir.Value:
@@ -75,10 +82,32 @@ def strided() -> ir.Model:
     return build.model(build.merged(build.add(branch, build.split(build.conv(build.x, 8, 1, stride=2)))))
 
 
-@pytest.mark.parametrize("case", [narrowing, read_twice, strided])
+def padded() -> ir.Model:
+    """A 1x1 convolution that makes the map larger by a border, which a split would part otherwise."""
+    build = Graph(4, 6, 10)
+    weights = build.constant(build.normal(8, 4, 1, 1))
+    wide = build.node("Conv", [build.x, weights], (None, 8, 8, 12), pads=[1] * 4)
+    return build.model(build.merged(build.add(build.conv(build.split(wide), 8), build.split(wide))))
+
+
+def returned() -> ir.Model:
+    """The split is what the graph gives, under its name."""
+    build = Graph(4, 8, 12)
+    return build.model(build.split(build.conv(build.x, 8, 1)))
+
+
+def summed_with_a_point() -> ir.Model:
+    """As in a bottleneck: nothing there is tiled, and the shortcut would be left alone behind the split."""
+    build = Graph(4, 8, 12)
+    return build.model(build.merged(block(build, 8, large=1)))
+
+
+@pytest.mark.parametrize("case", [narrowing, read_twice, strided, padded, returned, summed_with_a_point])
 def test_splits_that_stay(case: object) -> None:
-    part = cheapened(case())  # type: ignore[operator]
+    model = case()  # type: ignore[operator]
+    part = cheapened(model)
     assert splits_of_the_input(part) == 0
+    assert [value.name for value in part.graph.outputs] == [value.name for value in model.graph.outputs]
 
 
 def two_points() -> ir.Model:
@@ -91,6 +120,21 @@ def summed_with_the_input() -> ir.Model:
     return build.model(build.add(build.conv(build.x, 4, 1), build.x))
 
 
-@pytest.mark.parametrize("case", [two_points, summed_with_the_input, read_twice])
+def one_channel(large: int, point: int) -> ir.Model:
+    """A map of one channel is added to all others'."""
+    build = Graph(4, 8, 12)
+    one, other = build.conv(build.x, large), build.conv(build.x, point, 1)
+    return build.model(build.node("Add", [one, other], (None, max(large, point), 8, 12)))
+
+
+def points_of_all() -> ir.Model:
+    return one_channel(1, 5)
+
+
+def a_point_for_all() -> ir.Model:
+    return one_channel(5, 1)
+
+
+@pytest.mark.parametrize("case", [two_points, summed_with_the_input, read_twice, points_of_all, a_point_for_all])
 def test_biases_that_stay(case: object) -> None:
     assert all(points_with_bias(cheapened(case())))  # type: ignore[operator]

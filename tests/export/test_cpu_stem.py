@@ -84,9 +84,22 @@ def test_other_convolutions_and_activations(activation: nn.Module, first: nn.Con
     check(graphs_of(Own(activation, first).eval(), (24, 36), 2), (24, 36))
 
 
+class SplitFirst(nn.Module):
+    """The image itself is split, then what the convolution makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = split_pool(torch.relu(self.first(split_pool(x, (3, 1)))), (1, 2))
+        return merge_pool(merge_pool(self.last(x), (1, 2)), (3, 1))
+
+
 @pytest.mark.parametrize(
     "model",
     [
+        SplitFirst(),
         Own(nn.ReLU(), nn.Conv2d(3, 6, 3, padding=2, dilation=2)),
         Own(nn.ReLU(), nn.Conv2d(3, 6, 3, padding=1), nn.MaxPool2d(3, 1, 1)),
         Own(nn.ReLU(), nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 1)),
