@@ -12,7 +12,7 @@ from calibration.half import half_graph
 from calibration.package import add_precision
 from engines.build import build_engines
 from engines.sidecar import engine_folder, read_sidecar
-from export.cpu import form
+from export.cpu import form, stem
 from runtime.executor import Executor
 from splitmerge.cli import main
 from splitmerge.labels import CITYSCAPES
@@ -29,6 +29,7 @@ def exported(folder: Path, always: bool) -> Package:
     with pytest.MonkeyPatch.context() as patch:
         if always:
             patch.setattr(form, "gains", lambda *_: True)
+            patch.setattr(stem, "MAP_BYTES", 0)
         assert main([*command, "--package", str(folder / "package"), "--json", str(folder / "e.json")]) == 0
     return Package.open(folder / "package")
 
@@ -45,7 +46,7 @@ def operators(package: Package, file: str) -> set[str]:
 def test_the_package_has_both_forms(package: Package, capsys: pytest.CaptureFixture[str]) -> None:
     graph = package.manifest.cpu["trunk"]
     plain = package.parts("fp32")["trunk"]
-    assert graph.file == "trunk-cpu.onnx" and list(package.manifest.cpu) == ["trunk"]
+    assert graph.file == "trunk-cpu.onnx" and list(package.manifest.cpu) == ["stem", "trunk"]
     assert (graph.inputs, graph.outputs) == (plain.inputs, plain.outputs)
     assert "Conv" not in operators(package, "trunk-cpu.onnx") and "Conv" in operators(package, "trunk.onnx")
     report = package.manifest.verification["cpu"]
@@ -54,7 +55,7 @@ def test_the_package_has_both_forms(package: Package, capsys: pytest.CaptureFixt
     assert json.loads((package.folder.parent / "e.json").read_text())["verification"]["cpu"] == report
     assert main(["inspect", str(package.folder)]) == 0
     said = capsys.readouterr().out
-    assert "for CPUs: the trunk, held against PyTorch in float64; logits off by" in said
+    assert "for CPUs: the stem and trunk, held against PyTorch in float64; logits off by" in said
 
 
 def test_where_nothing_gains_there_is_no_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
