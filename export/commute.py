@@ -8,9 +8,20 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from export.layouts import POINTWISE, number_poolings
-from export.nodes import DOMAIN, MERGE, grid_of, is_merge, is_split, new_node, only_reader, sizes, window_of
+from export.nodes import (
+    DOMAIN,
+    MERGE,
+    drops_channels,
+    grid_of,
+    is_merge,
+    is_split,
+    new_node,
+    only_reader,
+    sizes,
+    window_of,
+)
 
-__all__ = ["fuse_poolings", "hoist"]
+__all__ = ["exchange", "fuse_poolings", "hoist"]
 
 
 def hoist(model: ir.Model) -> None:
@@ -40,7 +51,7 @@ def _hoist(graph: ir.Graph, node: ir.Node) -> bool:
     pool = value.producer() if value else None
     if pool is None or value is None or not (is_split(pool) or is_merge(pool)):
         return False
-    if is_merge(pool) and node.op_type == "ArgMax" and _drops_channels(node):
+    if is_merge(pool) and node.op_type == "ArgMax" and drops_channels(node):
         _argmax_before_merge(graph, node, pool)
         return True
     if node.op_type in POINTWISE and not node.domain and only_reader(value) is node:
@@ -49,20 +60,25 @@ def _hoist(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
+def exchange(graph: ir.Graph, first: ir.Node, second: ir.Node) -> None:
+    """x -> first -> y -> second -> z becomes x -> second -> z' -> first -> y', where nobody else reads y.
+
+    Shapes and types of y' and z' are the caller's to say.
+    """
+    source, between, result = first.inputs[0], first.outputs[0], second.outputs[0]
+    result.replace_all_uses_with(between, replace_graph_outputs=True)
+    second.replace_input_with(0, source)
+    first.replace_input_with(0, result)
+    graph.remove(first)
+    graph.insert_after(second, first)
+
+
 def _swap(graph: ir.Graph, pool: ir.Node, node: ir.Node) -> None:
-    """x -> pool -> y -> node -> z becomes x -> node -> z' -> pool -> y'."""
+    """Put a pointwise node, which keeps shapes, before the pooling that it reads."""
     source, result, pooled = pool.inputs[0], node.outputs[0], pool.outputs[0]
     assert source is not None and result.dtype is not None
-    result.replace_all_uses_with(pooled, replace_graph_outputs=True)
-    node.replace_input_with(0, source)
-    pool.replace_input_with(0, result)
+    exchange(graph, pool, node)
     pooled.dtype, result.shape = result.dtype, source.shape
-    graph.remove(pool)
-    graph.insert_after(node, pool)
-
-
-def _drops_channels(node: ir.Node) -> bool:
-    return node.attributes["axis"].as_int() == 1 and node.attributes["keepdims"].as_int() == 0
 
 
 def _argmax_before_merge(graph: ir.Graph, argmax: ir.Node, merge: ir.Node) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "SPLIT",
     "Window",
     "constant",
+    "drops_channels",
     "grid_of",
     "insert_after_value",
     "is_constant",
@@ -36,6 +37,7 @@ __all__ = [
     "only_reader",
     "size_of",
     "sizes",
+    "take_over",
     "unused_name",
     "window_of",
 ]
@@ -138,6 +140,20 @@ def insert_after_value(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node
         graph.extend(nodes)
     else:
         graph.insert_before(graph[0], nodes)
+
+
+def drops_channels(node: ir.Node) -> bool:
+    """Whether an ArgMax goes over the channels of `[N,C,H,W]` and gives `[N,H,W]`."""
+    return node.attributes.get_int("axis", 0) == 1 and node.attributes.get_int("keepdims", 1) == 0
+
+
+def take_over(value: ir.Value, instead: ir.Value) -> None:
+    """Let everybody read `instead`, under the name, type and shape of `value`, whose node nobody needs any more."""
+    assert value.dtype is not None
+    instead.dtype, instead.shape = value.dtype, value.shape
+    name, value.name = value.name, f"{value.name}.before"
+    instead.name = name
+    value.replace_all_uses_with(instead, replace_graph_outputs=True)
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

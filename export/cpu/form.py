@@ -17,14 +17,19 @@ from export.cpu.convolution import Convolution, convolve, pointwise
 from export.cpu.emitter import Emitter
 from export.cpu.tiling import Tiling, tiling_of
 from export.layouts import POINTWISE, Layout
-from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes, window_of
+from export.nodes import drops_channels, is_constant, is_split, numpy_of, only_reader, sizes, take_over, window_of
 
-__all__ = ["gains", "is_worth_tiling", "tile_convolutions"]
+__all__ = ["gains", "is_pointwise_convolution", "is_worth_tiling", "tile_convolutions"]
 
 _PICOSECONDS_DIRECT, _PICOSECONDS_TILED, _PICOSECONDS_MOVED = 171, 46, 2000
 """For one pixel: of a 3x3 convolution for each pair of channels in and out, directly and as matrix products, and of
 moving each channel through the four small matrices. Fitted to one core of an AMD EPYC (Zen 4) with AVX-512, 16 to 512
 channels; it is their ratio that decides."""
+
+_IN_WHOLE_GRAPHS = 2.5
+"""How many times as fast matrix products must be there. A whole graph has one context of all cores, which share out a
+stock convolution better than small matrices (two cores, 128x256: a dilated FCN in split form takes 55 ms with width 64,
+tiled 37, and 5.4 with width 16, tiled 8.6; FCN8s, where nothing is split, is slower tiled with either)."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,6 @@ class _Fused:
 class _Tiled:
     value: ir.Value
     tiling: Tiling
-
-
-_IN_WHOLE_GRAPHS = 2.5
-"""How many times as fast matrix products must be there. A whole graph has one context of all cores, which share out a
-stock convolution better than small matrices (two cores, 128x256: a dilated FCN in split form takes 55 ms with width 64,
-tiled 37, and 5.4 with width 16, tiled 8.6; FCN8s, where nothing is split, is slower tiled with either)."""
 
 
 def gains(channels_in: int, channels_out: int, least: float = 1) -> bool:
@@ -109,7 +108,8 @@ class _Tiler:
         emit = Emitter(f"{producer.name}.plain")
         plain = tiled.tiling.leave(emit, tiled.value)
         emit.insert_before(self._graph, before)
-        self._take_over(value, plain)
+        take_over(value, plain)
+        self._layouts[plain] = self._layouts[value]
         self._tiled[plain] = tiled
         self._plain.add(plain)
         return plain
@@ -125,6 +125,7 @@ class _Tiler:
         self.count += 1
 
     def _shortcut(self, emit: Emitter, fused: _Fused, before: ir.Node, tiling: Tiling) -> ir.Value:
+        """What is added, in this tiling: computed here where a 1x1 convolution of its own makes it."""
         if fused.point is None:
             return self._entered(fused.shortcut, before, tiling).value
         weights, bias = _weights(fused.point)
@@ -151,12 +152,18 @@ class _Tiler:
         elif node.op_type == "Add" and _alike(node):
             values = [self._entered(value, node, tiling).value for value in node.inputs]
             out = emit("Add", *values)
-        elif _is_pointwise_convolution(node):
+        elif is_pointwise_convolution(node):
             weights, bias = _weights(node)
             out = pointwise(emit, source.value, Convolution(weights, bias))
             tiling = tiling.with_channels(len(weights))
-        elif node.op_type == "ArgMax" and tiling.channels is not None and _over_channels(node):
-            out = emit("ArgMax", source.value, axis=3, keepdims=0, select_last_index=_int(node, "select_last_index", 0))
+        elif node.op_type == "ArgMax" and tiling.channels is not None and drops_channels(node):
+            out = emit(
+                "ArgMax",
+                source.value,
+                axis=3,
+                keepdims=0,
+                select_last_index=node.attributes.get_int("select_last_index", 0),
+            )
             tiling = tiling.with_channels(None)
         else:
             return False
@@ -183,15 +190,6 @@ class _Tiler:
     def _keep(self, node: ir.Node, emit: Emitter, out: ir.Value, tiling: Tiling) -> None:
         emit.insert_before(self._graph, node)
         self._tiled[node.outputs[0]] = _Tiled(out, tiling)
-
-    def _take_over(self, value: ir.Value, plain: ir.Value) -> None:
-        """Let everybody read `plain`, under the name, type and shape of `value`, whose node nobody needs any more."""
-        assert value.dtype is not None
-        plain.dtype, plain.shape = value.dtype, value.shape
-        self._layouts[plain] = self._layouts[value]
-        name, value.name = value.name, f"{value.name}.untiled"
-        plain.name = name
-        value.replace_all_uses_with(plain, replace_graph_outputs=True)
 
 
 def _fusions(graph: ir.Graph, tiled: Callable[[ir.Node], bool]) -> tuple[dict[ir.Node, _Fused], set[ir.Node]]:
@@ -224,7 +222,7 @@ def _point_of_sum(added: ir.Node, convolution: ir.Node) -> ir.Node | None:
     """The 1x1 convolution whose result is the other summand and nothing else."""
     (other,) = (value for value in added.inputs if value is not convolution.outputs[0])
     producer = other.producer() if other is not None and only_reader(other) is added else None
-    return producer if producer is not None and _is_pointwise_convolution(producer) else None
+    return producer if producer is not None and is_pointwise_convolution(producer) else None
 
 
 def is_worth_tiling(node: ir.Node, layouts: Mapping[ir.Value, Layout], whole: bool = False) -> bool:
@@ -235,7 +233,8 @@ def is_worth_tiling(node: ir.Node, layouts: Mapping[ir.Value, Layout], whole: bo
     return gains(into, out, _IN_WHOLE_GRAPHS) and layouts[node.outputs[0]] != () if whole else gains(into, out)
 
 
-def _is_pointwise_convolution(node: ir.Node) -> bool:
+def is_pointwise_convolution(node: ir.Node) -> bool:
+    """Whether it is a 1x1 convolution of one group with constant weights that keeps height and width."""
     return _is_plain_convolution(node, 1)
 
 
@@ -255,7 +254,7 @@ def _is_plain_convolution(node: ir.Node, size: int) -> bool:
     }
     auto = node.attributes.get("auto_pad")
     return (
-        _int(node, "group", 1) == 1
+        node.attributes.get_int("group", 1) == 1
         and (auto is None or auto.as_string() == "NOTSET")
         and set(ints.get("strides", [1])) == {1}
         and set(ints.get("dilations", [1])) == {1}
@@ -269,15 +268,6 @@ def _alike(node: ir.Node) -> bool:
     if one is None or other is None or one is other or is_constant(one) or is_constant(other):
         return False
     return len(sizes(one)) == 4 and sizes(one) == sizes(other)
-
-
-def _over_channels(node: ir.Node) -> bool:
-    return _int(node, "axis", 0) == 1 and _int(node, "keepdims", 1) == 0
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return attribute.as_int() if attribute else default
 
 
 def _weights(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.cpu.emitter import Emitter
-from export.nodes import is_constant, numpy_of, sizes
+from export.nodes import drops_channels, is_constant, numpy_of, sizes, take_over
 
 __all__ = ["label_bands", "rows_between"]
 
@@ -31,7 +31,7 @@ def label_bands(model: ir.Model) -> int:
     those that were compared.
     """
     count = 0
-    for argmax in [node for node in model.graph if node.op_type == "ArgMax" and _is_over_classes(node)]:
+    for argmax in [node for node in model.graph if node.op_type == "ArgMax" and drops_channels(node)]:
         resize = argmax.inputs[0].producer() if argmax.inputs[0] is not None else None
         factors = _factors(resize) if resize is not None else None
         if resize is not None and factors:
@@ -75,25 +75,12 @@ def _rewrite(graph: ir.Graph, argmax: ir.Node, resize: ir.Node, factors: tuple[i
     value = emit.reshape(value, -1, height * down, width * across, classes)
     last = argmax.attributes.get_int("select_last_index", 0)
     labels = emit("ArgMax", value, axis=3, keepdims=0, select_last_index=last)
-    _take_over(argmax.outputs[0], labels)
+    take_over(argmax.outputs[0], labels)
     graph.remove(argmax, safe=True)
     if upsampled.uses() or upsampled.is_graph_output():
-        _take_over(upsampled, emit("Transpose", value, perm=[0, 3, 1, 2]))
+        take_over(upsampled, emit("Transpose", value, perm=[0, 3, 1, 2]))
     emit.insert_before(graph, resize)
     graph.remove(resize, safe=True)
-
-
-def _take_over(value: ir.Value, instead: ir.Value) -> None:
-    """Let everybody read `instead`, under the name, type and shape of `value`."""
-    assert value.dtype is not None
-    instead.dtype, instead.shape = value.dtype, value.shape
-    name, value.name = value.name, f"{value.name}.before"
-    instead.name = name
-    value.replace_all_uses_with(instead, replace_graph_outputs=True)
-
-
-def _is_over_classes(node: ir.Node) -> bool:
-    return node.attributes.get_int("axis", 0) == 1 and node.attributes.get_int("keepdims", 1) == 0
 
 
 def _factors(node: ir.Node) -> tuple[int, int] | None:

@@ -8,7 +8,8 @@ one that the shortcut is summed with, where it costs nothing more.
 import numpy as np
 import onnx_ir as ir
 
-from export.cpu.form import is_worth_tiling
+from export.commute import exchange
+from export.cpu.form import is_pointwise_convolution, is_worth_tiling
 from export.layouts import layouts_of
 from export.nodes import is_constant, is_split, numpy_of, only_reader, sizes
 from export.simplify import set_weights
@@ -51,28 +52,18 @@ def _summed_with(split: ir.Node) -> list[ir.Node | None]:
 
 def _widens(node: ir.Node) -> bool:
     """Whether it is a 1x1 convolution of every pixel to at least as many channels."""
-    if not _is_convolution(node, 1) or set(node.attributes.get_ints("strides", [1])) != {1}:
+    if not is_pointwise_convolution(node):
         return False
-    channels = sizes(node.inputs[0])[1] if node.inputs[0] else None
-    return (
-        not any(node.attributes.get_ints("pads", [0]))
-        and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-        and channels is not None
-        and channels <= numpy_of(node.inputs[1]).shape[0]
-    )
+    out, into = numpy_of(node.inputs[1]).shape[:2]
+    return bool(out >= into)
 
 
 def _split_first(graph: ir.Graph, convolution: ir.Node, split: ir.Node) -> None:
-    """x -> convolution -> y -> split -> z becomes x -> split -> x' -> convolution -> z."""
-    source, wide, result = convolution.inputs[0], convolution.outputs[0], split.outputs[0]
-    assert source is not None and source.dtype is not None
-    result.replace_all_uses_with(wide, replace_graph_outputs=True)
-    split.replace_input_with(0, source)
-    convolution.replace_input_with(0, result)
-    wide.shape = result.shape
-    result.shape = ir.Shape([None, sizes(source)[1], *sizes(wide)[2:]])
-    graph.remove(convolution)
-    graph.insert_after(split, convolution)
+    source, wide, narrow = convolution.inputs[0], convolution.outputs[0], split.outputs[0]
+    assert source is not None
+    exchange(graph, convolution, split)
+    wide.shape = narrow.shape
+    narrow.shape = ir.Shape([None, sizes(source)[1], *sizes(wide)[2:]])
 
 
 def _one_bias(graph: ir.Graph, add: ir.Node) -> None:
@@ -82,8 +73,8 @@ def _one_bias(graph: ir.Graph, add: ir.Node) -> None:
         return
     if sizes(one.outputs[0])[1] != sizes(other.outputs[0])[1]:
         return  # one of them has a channel that is added to all
-    large, point = (one, other) if _is_convolution(other, 1) else (other, one)
-    if not _is_convolution(point, 1) or _is_convolution(large, 1) or len(point.inputs) < 3 or point.inputs[2] is None:
+    large, point = (one, other) if is_pointwise_convolution(other) else (other, one)
+    if not is_pointwise_convolution(point) or is_pointwise_convolution(large) or len(point.inputs) < 3:
         return
     bias = numpy_of(point.inputs[2]).astype(np.float64)
     if len(large.inputs) > 2 and large.inputs[2] is not None:
@@ -102,8 +93,6 @@ def _summed_alone(value: ir.Value | None) -> ir.Node | None:
     return None
 
 
-def _is_convolution(node: ir.Node, size: int | None = None) -> bool:
-    """Whether it is a convolution with constant weights (of `size` taps each way)."""
-    if node.op_type != "Conv" or node.domain or not all(v is not None and is_constant(v) for v in node.inputs[1:]):
-        return False
-    return size is None or numpy_of(node.inputs[1]).shape[2:] == (size, size)
+def _is_convolution(node: ir.Node) -> bool:
+    """Whether it is a convolution with constant weights."""
+    return node.op_type == "Conv" and not node.domain and all(v is not None and is_constant(v) for v in node.inputs[1:])
