@@ -66,9 +66,8 @@ def _runner(package: Package, mode: str, contexts: int, frame: NDArray[np.uint8]
         return _single(load_engine(package, "model"), frame[None], 1)
     if mode == "whole-alike":
         path = engine_folder(package, "onnxruntime", "fp32") / "model.onnx"
-        return _single(
-            OnnxRuntimeEngine(path.read_bytes(), threads_of_each(1, None), shared_arena=True), frame[None], 1
-        )
+        engine = OnnxRuntimeEngine(path.read_bytes(), threads_of_each(1, None), shared_arena=True, weights=path.parent)
+        return _single(engine, frame[None], 1)
     if mode == "whole-defaults":
         return _defaults(package, frame)
     cut, contract = package.manifest.cut, package.manifest.input

@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.backends import choose_backend
 from engines.compiler import Compiled, Compiler, GpuOptions
-from engines.sidecar import SUFFIXES, Sidecar, engine_folder, write_sidecar
+from engines.sidecar import SUFFIXES, Sidecar, bytes_of, engine_folder, weights_beside, write_sidecar
 from splitmerge.errors import EngineError, InputError
 from splitmerge.files import new_folder, sha256_of
 from splitmerge.package import Graph, Package
@@ -60,9 +60,8 @@ def build_engines(
             seconds, compiled = _compile(package, graph, engine, compiler)
             compiled = replace(compiled, build={**compiled.build, **(notes or {})})
             write_sidecar(engine, _sidecar(package, backend, precision, part, engine, graph, compiled, seconds))
-            size = engine.stat().st_size
             place = folder / engine.name
-            built.append(BuiltEngine(part, place, size, seconds, compiled.notes, compiled.build))
+            built.append(BuiltEngine(part, place, bytes_of(engine), seconds, compiled.notes, compiled.build))
     return built
 
 
@@ -122,6 +121,7 @@ def _sidecar(
     compiled: Compiled,
     seconds: float,
 ) -> Sidecar:
+    weights = weights_beside(engine)
     return Sidecar(
         backend=backend,
         version=compiled.version,
@@ -132,4 +132,5 @@ def _sidecar(
         preprocessing_sha256=package.manifest.preprocessing_sha256,
         machine=compiled.machine,
         build={**compiled.build, "seconds": round(seconds, 3)},
+        weights_sha256=sha256_of(weights) if weights.is_file() else None,
     )

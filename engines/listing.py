@@ -7,7 +7,7 @@ from pathlib import Path
 from engines.backends import find_version, loaded_version
 from engines.machine import Gpu, ask_driver
 from engines.plan import description_refusal, plan_refusal
-from engines.sidecar import SUFFIXES, Sidecar, read_sidecar, refusal
+from engines.sidecar import SUFFIXES, Sidecar, bytes_of, read_sidecar, refusal
 from splitmerge.errors import EngineError, PackageError
 from splitmerge.package import Package
 
@@ -52,7 +52,7 @@ def list_engines(package: Package) -> list[FoundEngine]:
 
 
 def _found(package: Package, path: Path, gpus: list[Gpu]) -> FoundEngine:
-    size = path.stat().st_size
+    size = bytes_of(path)
     try:
         sidecar = read_sidecar(path)
         problem = refusal(path, sidecar, package, path.stem, sidecar.precision) or _problem_anywhere(path, sidecar)

@@ -67,7 +67,9 @@ def load_engine(
         from engines.tensorrt_engine import TensorRTEngine
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
-    return OnnxRuntimeEngine(engine, threads_of_each(contexts, threads), part != "model", roomy, contexts)
+    return OnnxRuntimeEngine(
+        engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights=path.parent
+    )
 
 
 def reason_invalid(

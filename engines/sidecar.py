@@ -1,6 +1,6 @@
 """Where engines lie and the JSON file beside each, which says what the engine is valid for.
 
-<package>/engines/onnxruntime-fp32/trunk.onnx           and trunk.json
+<package>/engines/onnxruntime-fp32/trunk.onnx           and trunk.json, and trunk.weights if it has large ones
 <package>/engines/tensorrt-rtx-sm89-fp32/trunk.plan     and trunk.json
 <package>/engines/tensorrt-sm89-fp32/trunk.plan         and trunk.json
 """
@@ -21,10 +21,12 @@ __all__ = [
     "SUFFIXES",
     "Sidecar",
     "build_command",
+    "bytes_of",
     "engine_folder",
     "engine_folders",
     "read_sidecar",
     "refusal",
+    "weights_beside",
     "write_sidecar",
 ]
 
@@ -38,7 +40,7 @@ class Sidecar:
     """What an engine was made from and for.
 
     `machine` is compared with the machine at hand when the engine is loaded; `build` (seconds, flags, profiles, layers)
-    is for people.
+    is for people. `weights_sha256` is of the file with the engine's weights; None where the engine holds them itself.
     """
 
     backend: str
@@ -51,6 +53,7 @@ class Sidecar:
     machine: Mapping[str, Any]
     build: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    weights_sha256: str | None = None
 
 
 def engine_folder(package: Package, backend: str, precision: str, capability: str | None = None) -> Path:
@@ -94,6 +97,16 @@ def build_command(
     return f"{command} --precision {precision}"
 
 
+def weights_beside(engine: Path) -> Path:
+    """The file with the weights of the engine file `engine`, if they are not in that."""
+    return engine.with_suffix(".weights")
+
+
+def bytes_of(engine: Path) -> int:
+    """What the engine file `engine` and that with its weights take."""
+    return sum(path.stat().st_size for path in (engine, weights_beside(engine)) if path.is_file())
+
+
 def write_sidecar(engine: Path, sidecar: Sidecar) -> None:
     """Write the JSON file beside `engine`."""
     write_json(engine.with_suffix(".json"), asdict(sidecar))
@@ -109,7 +122,7 @@ def read_sidecar(engine: Path) -> Sidecar:
         sidecar = Sidecar(**value)
     except (InputError, TypeError) as error:
         raise EngineError(f"{path} does not describe an engine ({error}): build the engine again.") from None
-    for name in _TEXTS:
+    for name in _TEXTS if sidecar.weights_sha256 is None else (*_TEXTS, "weights_sha256"):
         if not isinstance(value[name], str):
             raise EngineError(f"{path} does not describe an engine (its {name} is no text): build the engine again.")
     for name in ("machine", "build"):
@@ -140,8 +153,16 @@ def refusal(engine: Path, sidecar: Sidecar, package: Package, part: str, precisi
         return "it was built from another graph than the package holds now"
     if sidecar.preprocessing_sha256 != package.manifest.preprocessing_sha256:
         return "it was built for frames of another size or normalisation"
-    if not engine.is_file():
-        return "the file is missing"
-    if sidecar.engine_sha256 != sha256_of(engine):  # a plan is code that will run: only what was built may be loaded
-        return "the file was altered after it was built"
+    for file, sha256 in _files(engine, sidecar).items():
+        named = "the file" if file == engine else f"{file.name}, which has its weights,"
+        if not file.is_file():
+            return f"{named} is missing"
+        if sha256 != sha256_of(file):  # a plan is code that will run: only what was built may be loaded
+            return f"{named} was altered after it was built"
     return None
+
+
+def _files(engine: Path, sidecar: Sidecar) -> dict[Path, str]:
+    """What was built, with the hashes it had then."""
+    files = {engine: sidecar.engine_sha256}
+    return files if sidecar.weights_sha256 is None else {**files, weights_beside(engine): sidecar.weights_sha256}

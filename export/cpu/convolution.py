@@ -1,9 +1,9 @@
 """3x3 convolutions of tiled tensors as matrix products, a band of rows at a time.
 
 Of a band of rows and one more above and below, a matrix makes the tiles' points along the height, another one along
-the width; at each of their (m + 2)^2 points the channels are multiplied by a matrix of their own; two more matrices
+the width; at each of their points the channels are multiplied by a matrix of their own; two more matrices
 give the band's rows back. Bias, the shortcut of a residual block and ReLU follow while the band is in the cache. The
-points are 2.25 times as many as the pixels, so that they should never be in main memory: ONNX's Scan goes from band to
+points are about twice as many as the pixels, so that they should never be in main memory: ONNX's Scan goes from band to
 band and from group to group, its inputs and outputs being views of the tensors that it scans.
 """
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.cpu.emitter import Emitter
-from export.cpu.tiling import Tiling
+from export.cpu.tiling import TILE, Tiling
 from export.cpu.winograd import Side, filters, side_of
 
 __all__ = ["Convolution", "bands_of", "convolve", "pointwise"]
@@ -23,6 +23,9 @@ CACHE_BYTES = 1_500_000
 """What the points of a band may take, if that is more than one row of tiles. Measured with 16 to 512 channels on an
 AMD EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles and of two were equally fast, of four
 and more slower; from 1.5 to 3 MB made no difference, 0.6 MB was a fifth slower with 16 channels."""
+
+TALLEST = 4
+"""Rows of a tile. Tiles of 8 x 8 take a sixth fewer products than of 4 x 8 and lose ten times as much (`POINTS`)."""
 
 _FLOAT = ir.DataType.FLOAT
 
@@ -43,7 +46,7 @@ def convolve(
     channels = convolution.weights.shape[0]
     bands, rows = bands_of(tiling)
     steps = tiling.groups * bands
-    sides = side_of(rows, halo=bands > 1), _columns(tiling)
+    sides = side_of(rows, TALLEST, halo=bands > 1), _columns(tiling)
     shape = [tiling.run, tiling.channels or 1, -1]
     if steps == 1:
         whole = emit.reshape(value, rows, *shape)
@@ -77,10 +80,10 @@ def bands_of(tiling: Tiling) -> tuple[int, int]:
     one go, which has fewer tiles that reach beyond it, there is one band.
     """
     points = tiling.tiles * _columns(tiling).points * (tiling.channels or 1) * tiling.batches * 4
-    whole = side_of(tiling.height)
+    whole = side_of(tiling.height, TALLEST)
     best = tiling.height
     for rows in (rows for rows in range(2, tiling.height) if tiling.height % rows == 0):
-        side = side_of(rows)
+        side = side_of(rows, TALLEST)
         no_more = side.points * (tiling.height // rows) <= whole.points
         if no_more and (best == tiling.height or side.points * points <= CACHE_BYTES):
             best = rows
@@ -91,7 +94,7 @@ def bands_of(tiling: Tiling) -> tuple[int, int]:
 
 def _columns(tiling: Tiling) -> Side:
     """The sides of one tile. A tile that is a whole row needs no neighbours."""
-    return side_of(tiling.run, halo=tiling.tiles > 1)
+    return side_of(tiling.run, TILE, halo=tiling.tiles > 1)
 
 
 def _neighbours(emit: Emitter, value: ir.Value, tiling: Tiling, rows: int, bands: int, above: bool) -> ir.Value:

@@ -23,21 +23,19 @@ from export.nodes import Window
 
 __all__ = ["TILE", "Tiling", "run_of", "tiling_of"]
 
-TILE = 4
-"""Columns of a tile where the width divides into them; else a row is one tile."""
+TILE = 8
+"""Columns of a tile where the width divides into them, else half as many. Any other row, or a shorter one, is one tile:
+larger matrices, but no neighbours to fetch."""
 
 LONGEST = 128
 """Numbers in the innermost rows up to which split batches join them. From 32 to 128 it took as long with 64 channels or
 fewer; with 128, rows of 32 took a tenth longer, and of 256 a quarter, since a band's points left the cache (AMD EPYC,
 Zen 4)."""
 
-NARROW = 8
-"""A row of so many columns or fewer is one tile: larger matrices, but no neighbours to fetch."""
-
 
 def run_of(width: int) -> int:
     """Columns of each tile of a row."""
-    return TILE if width % TILE == 0 and width > NARROW else width
+    return next((run for run in (TILE, TILE // 2) if width > TILE and width % run == 0), width)
 
 
 @dataclass(frozen=True)

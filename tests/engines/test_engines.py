@@ -182,6 +182,27 @@ def test_every_context_has_a_session_of_its_own(package: Package) -> None:
         sessions[1].get_session_options().get_session_config_entry(shares)
 
 
+def test_contexts_map_one_file_of_weights(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "wide", channels=64)
+    (small, large) = build_engines(package, parts=["stem", "trunk"])
+    weights = large.path.with_suffix(".weights")
+    assert not small.path.with_suffix(".weights").exists()
+    assert weights.stat().st_size > 64 * 64 * 9 * 4 > large.path.stat().st_size
+    assert large.size == weights.stat().st_size + large.path.stat().st_size
+    engine = load_engine(package, "trunk", contexts=2)
+    features = np.random.default_rng(3).normal(size=(1, 64, 12, 18)).astype(np.float32)
+    source, target = engine.device.empty(features.shape, FLOAT), engine.device.empty((1, 12, 18), UINT8)
+    expected = plain(package, "trunk", {"features": features})
+    contexts = [engine.create_context() for _ in range(2)]
+    build_engines(package)  # another file takes the place of the one that is mapped
+    for context in contexts:
+        context.write(source, features)
+        context.enqueue({"features": source}, {"labels": target})
+        np.testing.assert_array_equal(result(context, target), expected)
+    if (maps := Path("/proc/self/maps")).is_file():
+        assert sum("trunk.weights" in line for line in maps.read_text().splitlines()) >= 2
+
+
 def test_contexts_share_the_cores() -> None:
     assert threads_of_each(1, None) == cores()
     assert threads_of_each(cores() * 2, None) == 1

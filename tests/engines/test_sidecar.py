@@ -84,6 +84,21 @@ def test_an_altered_or_missing_engine_is_refused(package: Package) -> None:
         load_engine(package, "trunk")
 
 
+def test_altered_or_missing_weights_are_refused(tmp_path: Path) -> None:
+    package = make_package(tmp_path / "wide", channels=64)
+    build_engines(package)
+    weights = sidecar(package).with_suffix(".weights")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(EngineError, match=r"trunk\.weights, which has its weights, was altered after it was built"):
+        load_engine(package, "trunk")
+    weights.unlink()
+    with pytest.raises(EngineError, match=r"trunk\.weights, which has its weights, is missing"):
+        load_engine(package, "trunk")
+    tamper(package, weights_sha256=1)
+    with pytest.raises(EngineError, match="its weights_sha256 is no text"):
+        load_engine(package, "trunk")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"backend": 1}', "null", '"text"', "1"])
 def test_a_sidecar_that_is_none_is_refused(package: Package, text: str) -> None:
     sidecar(package).write_text(text)

@@ -1,7 +1,6 @@
 """Winograd's matrices in exact arithmetic, tilings against their definition in loops, convolutions against PyTorch."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import pairwise
 from math import prod
 
@@ -17,7 +16,7 @@ from onnx_ir.passes import common
 from torch.nn.functional import conv2d
 
 from export.cpu import convolution, tiling
-from export.cpu.convolution import Convolution, bands_of, convolve, pointwise
+from export.cpu.convolution import TALLEST, Convolution, bands_of, convolve, pointwise
 from export.cpu.emitter import Emitter
 from export.cpu.tiling import Tiling, run_of, tiling_of
 from export.cpu.winograd import POINTS, Side, filters, minimal_filtering, side_of
@@ -29,16 +28,12 @@ windows = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 @pytest.mark.parametrize("m", sorted(POINTS))
 def test_minimal_filtering_is_exact(m: int) -> None:
-    """For every output, input and weight, in whole numbers: 24 times the matrices of F(4,3) are whole."""
-    forward, middle, backward = (
-        [[Fraction(value).limit_denominator(1000) for value in row] for row in matrix]
-        for matrix in minimal_filtering(m)
-    )
-    assert all((24 * value).denominator == 1 for row in [*forward, *middle, *backward] for value in row)
-    assert len(forward) == m and len(middle) == len(backward) == m + 2
-    for output, taken, tap in np.ndindex(m, m + 2, 3):
-        summed = sum(forward[output][p] * middle[p][tap] * backward[p][taken] for p in range(m + 2))
-        assert summed == (taken == output + tap)
+    """For every output, weight and input, as far as double precision goes."""
+    forward, middle, backward = minimal_filtering(m)
+    assert forward.shape == (m, m + 2) and middle.shape == (m + 2, 3) and backward.shape == (m + 2, m + 2)
+    summed = np.einsum("op,pt,pi->oti", forward, middle, backward)
+    expected = np.fromfunction(lambda output, tap, taken: taken == output + tap, summed.shape)
+    np.testing.assert_allclose(summed, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("halo", [False, True])
@@ -56,11 +51,13 @@ def test_a_side_is_a_correlation(m: int, halo: bool) -> None:
 
 
 def test_a_side_takes_fewest_products() -> None:
-    assert [side_of(size).m for size in range(1, 13)] == [2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
-    assert [side_of(size).points for size in (1, 2, 3, 4, 5, 6, 8, 9, 10)] == [4, 4, 6, 6, 12, 12, 12, 18, 18]
+    assert [side_of(size, 4).m for size in range(1, 13)] == [2, 2, 4, 4, 2, 2, 4, 4, 4, 4, 4, 4]
+    assert [side_of(size, 4).points for size in (1, 2, 3, 4, 5, 6, 8, 9, 10)] == [4, 4, 6, 6, 12, 12, 12, 18, 18]
+    assert [side_of(size, 8).m for size in range(1, 10)] == [2, 2, 4, 4, 8, 8, 8, 8, 4]
+    assert [side_of(size, 8).points for size in (4, 5, 8, 9, 16, 20)] == [6, 10, 10, 18, 20, 30]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 4), (4, 2), (4, 4)])
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 4), (4, 2), (4, 4), (4, 8)])
 def test_filters_in_two_dimensions(rows: int, columns: int) -> None:
     random = np.random.default_rng(0)
     weights = random.normal(size=(3, 5, 3, 3)).astype(np.float32)
@@ -73,6 +70,21 @@ def test_filters_in_two_dimensions(rows: int, columns: int) -> None:
     for out, row, column in np.ndindex(3, rows, columns):
         expected[out, row, column] = np.sum(weights[out] * x[:, row : row + 3, column : column + 3])
     np.testing.assert_allclose(down[0] @ products @ across[0].T, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("size", "lost"), [((4, 4), 2e-6), ((4, 8), 9e-6)])
+def test_what_rounding_loses(size: tuple[int, int], lost: float) -> None:
+    """Of the deviation of what 256 channels give, root mean square; the usual points 1 and 2 lose 2.6e-6 in 4 x 4."""
+    random = np.random.default_rng(0)
+    x = np.maximum(random.normal(size=(64, 256, *size)), 0).astype(np.float32)
+    weights = (random.normal(size=(32, 256, 3, 3)) / 48).astype(np.float32)
+    tiled = tiling_of(256, *size, ())
+    emit, value = Emitter("rounded"), input_like(x)
+    out = convolve(emit, tiled.enter(emit, value), tiled, Convolution(weights, None), None)
+    (found,) = run(emit, [tiled.with_channels(32).leave(emit, out)], (value, x))
+    expected = conv2d(torch.from_numpy(x).double(), torch.from_numpy(weights).double(), padding=1).numpy()
+    assert expected.std() > 0.5
+    assert np.sqrt(np.mean((found - expected) ** 2)) < lost * expected.std()
 
 
 def run(emit: Emitter, outs: list[ir.Value], *given: tuple[ir.Value, Array]) -> list[Array]:
@@ -169,12 +181,12 @@ def test_split_and_left_is_sliced(longest: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_runs_of_columns() -> None:
-    assert [run_of(width) for width in (1, 4, 7, 8, 9, 12, 16, 18, 64)] == [1, 4, 7, 8, 9, 4, 4, 18, 4]
+    assert [run_of(width) for width in (1, 4, 7, 8, 9, 12, 16, 18, 64)] == [1, 4, 7, 8, 9, 4, 8, 18, 8]
     assert tiling_of(64, 8, 64, ()).batches == 1
     grouped = tiling_of(64, 8, 64, ((2, 2), (4, 4)))
-    assert (grouped.groups, grouped.batches, grouped.tiles) == (16, 4, 16)
+    assert (grouped.groups, grouped.batches, grouped.tiles) == (16, 4, 8)
     assert tiling_of(512, 8, 64, ((2, 2), (4, 4))).groups == 16
-    assert [tiling_of(64, 8, width, ((2, 2), (2, 2))).groups for width in (32, 64)] == [1, 4]  # of 128 numbers, of 256
+    assert [tiling_of(64, 8, width, ((2, 2), (2, 2))).groups for width in (64, 128)] == [1, 4]  # of 128 numbers, of 256
 
 
 @st.composite
@@ -242,7 +254,7 @@ def test_bands_divide_the_height_without_more_products(monkeypatch: pytest.Monke
             monkeypatch.setattr(convolution, "CACHE_BYTES", limit)
             bands, rows = bands_of(tiled)
             assert bands * rows == height
-            assert bands * side_of(rows).points <= side_of(height).points
+            assert bands * side_of(rows, TALLEST).points <= side_of(height, TALLEST).points
         assert bands == 1
 
 
@@ -271,7 +283,7 @@ def test_the_points_of_a_band_fit_the_cache() -> None:
             for node in scan.attributes["body"].as_graph()
             for value in node.outputs
         )
-        row_of_tiles = 4 * 6 * 6 * tiled.tiles * tiled.batches * channels
+        row_of_tiles = 4 * 6 * 10 * tiled.tiles * tiled.batches * channels
         assert largest <= max(convolution.CACHE_BYTES, row_of_tiles), (channels, largest)
         assert largest < 4 * batches * channels * height * width
 
