@@ -25,9 +25,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.high_water import CLEAR_REFS, HighWater
 from benchmarks.machine import machine
 from benchmarks.pipeline_copies import Copied, counted, per_frame
-from benchmarks.streaming_row import CLEAR_REFS
 from runtime.executor import Executor
 from runtime.frames import resized
 from runtime.options import add_engine_arguments, open_executor
@@ -105,11 +105,9 @@ class Bench:
 
     def round(self, frames: int) -> Round:
         rates = {stage: _rate(frames, getattr(self, stage)) for stage in STAGES}
-        before = _mib("VmRSS")
-        _forget_peak()
+        memory = HighWater() if CLEAR_REFS.exists() else None
         pipeline = _rate(frames, self.pipeline)
-        peak = _mib("VmHWM")
-        held = None if peak is None or before is None else round(peak - before, 1)
+        held = None if memory is None else round(memory.peak() - memory.baseline, 1)
         return Round(**rates, pipeline=pipeline, two_sources=_rate(frames, self.two_sources), peak_mib=held)
 
     def decode(self, frames: int) -> None:
@@ -250,18 +248,6 @@ def _drive(path: Path, size: tuple[int, int]) -> Path:
         for index in range(MOST):
             write(images[index % KEPT])
     return path
-
-
-def _mib(field: str) -> float | None:
-    if not CLEAR_REFS.exists():
-        return None
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def _forget_peak() -> None:
-    if CLEAR_REFS.exists():
-        CLEAR_REFS.write_text("5")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.high_water import CLEAR_REFS
 from benchmarks.machine import machine
 from benchmarks.script import run_script
-from benchmarks.streaming_row import CLEAR_REFS, LABELLING
+from benchmarks.streaming_row import LABELLING
 from engines.build import build_engines
 from splitmerge.errors import EngineError, InputError
 from splitmerge.files import check_outputs, write_json

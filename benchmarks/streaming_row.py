@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.high_water import HighWater
 from engines.interface import Engine
 from engines.load import load_engine
 from engines.onnxruntime_engine import OnnxRuntimeEngine, threads_of_each
@@ -26,8 +27,6 @@ from engines.sidecar import engine_folder
 from runtime.executor import Executor
 from splitmerge.package import Package
 
-_STATUS = Path("/proc/self/status")
-CLEAR_REFS = Path("/proc/self/clear_refs")
 LABELLING = ("whole", "whole-alike", "whole-defaults", "streamed")
 """Modes that give a whole label map."""
 
@@ -37,20 +36,19 @@ def measure(package: Package, mode: str, contexts: int, frames: int) -> tuple[di
     height, width = package.manifest.input.size
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     run = _runner(package, mode, contexts, frame)
-    baseline = status_mib("VmRSS")
-    CLEAR_REFS.write_text("5")  # forgets the high-water mark that loading left
+    memory = HighWater()
     times = []
     for _ in range(frames):
         start = time.perf_counter()
         result = run()
         times.append((time.perf_counter() - start) * 1e3)
-    peak = status_mib("VmHWM")
+    peak = memory.peak()
     row = {
         "mode": mode,
         "contexts": contexts,
-        "baseline_mib": round(baseline, 1),
+        "baseline_mib": round(memory.baseline, 1),
         "peak_mib": round(peak, 1),
-        "activations_mib": round(peak - baseline, 1),
+        "activations_mib": round(peak - memory.baseline, 1),
         "first_ms": round(times[0], 1),
         "median_ms": round(statistics.median(times[1:] or times), 1),
         "frames": frames,
@@ -111,14 +109,6 @@ def _single(engine: Engine, feed: NDArray[Any], batches: int) -> Callable[[], ND
         return first
 
     return run
-
-
-def status_mib(field: str) -> float:
-    """A memory field of this process, which Linux alone has."""
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"{_STATUS} has no {field}: this benchmark needs Linux.")
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 A line of JSON on standard input sets it up: `make`, `arguments`, `package`, `frame` (an .npy file) and `limit_gib`.
 Then each line is a command, `frame` or `finish FILE.npz`, and each is answered by a line of JSON. What libraries print
-goes to standard error. Memory is as in `benchmarks.streaming_row`: the high-water mark less what is held once all is
-loaded and nothing has run.
+goes to standard error. Memory is the high-water mark less what is held once all is loaded and nothing has run
+(`benchmarks.high_water`).
 """
 
 import ctypes
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.high_water import HighWater
 from benchmarks.peers.contestants import Contender
-from benchmarks.streaming_row import CLEAR_REFS, status_mib
 
 __all__ = ["main"]
 
@@ -43,9 +43,8 @@ def main() -> None:
     load_s = time.perf_counter() - start
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what loading and compiling left is no part of a frame
-    baseline = status_mib("VmRSS")
-    CLEAR_REFS.write_text("5")
-    _reply(replies, load_s=round(load_s, 3), baseline_mib=round(baseline, 1), notes=dict(contender.notes))
+    memory = HighWater()
+    _reply(replies, load_s=round(load_s, 3), baseline_mib=round(memory.baseline, 1), notes=dict(contender.notes))
     labels = np.empty(0, np.uint8)
     for line in sys.stdin:
         command, _, place = line.strip().partition(" ")
@@ -54,7 +53,7 @@ def main() -> None:
             labels = contender.segment(frame)
             _reply(replies, ms=round((time.perf_counter() - start) * 1e3, 3))
         else:
-            peak = status_mib("VmHWM")  # before the margins, which no user computes
+            peak = memory.peak()  # before the margins, which no user computes
             if contender.margins:
                 np.savez(place, labels=labels, margins=contender.margins(frame))
             else:

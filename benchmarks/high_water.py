@@ -1,0 +1,32 @@
+"""How much memory this process comes to hold from a moment on, as Linux tells it."""
+
+from pathlib import Path
+
+__all__ = ["CLEAR_REFS", "HighWater", "status_mib"]
+
+_STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+class HighWater:
+    """The high-water mark of a process whose libraries and weights are loaded, in MiB; `baseline` is what it holds now.
+
+    Pages of files that come in later are not counted: they are libraries and mapped weights, which some contestants
+    touch when they load and others with the first frame.
+    """
+
+    def __init__(self) -> None:
+        self.baseline, self._files = status_mib("VmRSS"), status_mib("RssFile")
+        CLEAR_REFS.write_text("5")  # forgets the mark that loading left
+
+    def peak(self) -> float:
+        """MiB held at most since then."""
+        return status_mib("VmHWM") - max(0.0, status_mib("RssFile") - self._files)
+
+
+def status_mib(field: str) -> float:
+    """A memory field of this process, which Linux alone has."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit(f"{_STATUS} has no {field}: this benchmark needs Linux.")
