@@ -11,8 +11,18 @@ from engines.interface import Device, Engine
 from engines.machine import Gpu, ask_driver
 from engines.onnxruntime_engine import OnnxRuntimeEngine, refusal_here, threads_of_each
 from engines.plan import plan_refusal
-from engines.sidecar import SUFFIXES, Sidecar, build_command, engine_folder, engine_folders, read_sidecar, refusal
+from engines.sidecar import (
+    SUFFIXES,
+    Sidecar,
+    build_command,
+    engine_folder,
+    engine_folders,
+    read_sidecar,
+    refusal,
+    weights_beside,
+)
 from splitmerge.errors import EngineError, InputError
+from splitmerge.files import sha256_of
 from splitmerge.package import Package
 
 __all__ = ["load_engine", "open_device", "reason_invalid"]
@@ -61,15 +71,19 @@ def load_engine(
     device = device or open_device(backend)
     path, sidecar = _usable(package, part, backend, precision, device.gpu if isinstance(device, CudaDevice) else None)
     engine = path.read_bytes()
+    replaced = EngineError(f"{path} was replaced while it was being loaded: load it again.")
     if hashlib.sha256(engine).hexdigest() != sidecar.engine_sha256:  # it was changed since it was checked
-        raise EngineError(f"{path} was replaced while it was being loaded: load it again.")
+        raise replaced
     if isinstance(device, CudaDevice):
         from engines.tensorrt_engine import TensorRTEngine
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
-    return OnnxRuntimeEngine(
-        engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights=path.parent
-    )
+    weights = None if sidecar.weights_sha256 is None else path.parent
+    try:
+        return OnnxRuntimeEngine(engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights)
+    finally:  # sessions have mapped their weights by name
+        if sidecar.weights_sha256 is not None and not _is(weights_beside(path), sidecar.weights_sha256):
+            raise replaced
 
 
 def reason_invalid(
@@ -85,6 +99,10 @@ def reason_invalid(
     if reason is None and gpu is not None:
         reason = plan_refusal(path, sidecar, gpu, loaded_version(sidecar.backend))
     return reason
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
 
 
 def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu | None) -> tuple[Path, Sidecar]:

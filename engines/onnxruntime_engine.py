@@ -25,8 +25,9 @@ the pattern, 7.4 with threads that spin while a run lasts as well). Such an engi
 Contexts have sessions and arenas of their own. Two that shared them took 130 ms a frame (width 16, 128x256, form for
 CPUs) for some frames and 205 for the next, without waiting more or asking for pages: an arena hands out first what was
 given back last, which is in the other core's cache. Weights lie in a file of their own that sessions map into memory:
-they are there once for all contexts, processes and cameras, and a form for CPUs with 294 MB of them loads in 0.06 s for
-two contexts and takes 0.4 GB, where with weights in the graph it took 1.5 s, 1.0 GB and for a moment 1.2.
+they are there once for all contexts, processes and cameras. Two sessions of a form for CPUs with 294 MB of them open in
+0.06 s (to hash them takes longer) and take 0.4 GB; with the weights in the graph it was 1.5 s and 1.0 GB, for a moment
+1.2.
 """
 
 import functools

@@ -157,12 +157,15 @@ def refusal(engine: Path, sidecar: Sidecar, package: Package, part: str, precisi
         named = "the file" if file == engine else f"{file.name}, which has its weights,"
         if not file.is_file():
             return f"{named} is missing"
+        if file != engine and file.is_symlink():
+            return f"{named} is a link, which ONNX Runtime does not follow"
         if sha256 != sha256_of(file):  # a plan is code that will run: only what was built may be loaded
             return f"{named} was altered after it was built"
     return None
 
 
-def _files(engine: Path, sidecar: Sidecar) -> dict[Path, str]:
-    """What was built, with the hashes it had then."""
-    files = {engine: sidecar.engine_sha256}
-    return files if sidecar.weights_sha256 is None else {**files, weights_beside(engine): sidecar.weights_sha256}
+def _files(engine: Path, sidecar: Sidecar) -> dict[Path, str | None]:
+    """What was built, with the hashes it had then; None for weights that were not."""
+    files: dict[Path, str | None] = {engine: sidecar.engine_sha256}
+    weights = weights_beside(engine)
+    return {**files, weights: sidecar.weights_sha256} if sidecar.weights_sha256 or weights.exists() else files

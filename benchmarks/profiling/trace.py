@@ -63,7 +63,7 @@ class Profiled:
     @property
     def nodes(self) -> Nodes:
         """Which inputs each node of the engine has."""
-        return nodes_of(onnx.load(self._engine))
+        return nodes_of(onnx.load(self._engine, load_external_data=False))
 
     def finish(self) -> list[dict[str, Any]]:
         """The profile's events in the order of time."""

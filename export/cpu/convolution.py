@@ -25,7 +25,7 @@ AMD EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles 
 and more slower; from 1.5 to 3 MB made no difference, 0.6 MB was a fifth slower with 16 channels."""
 
 TALLEST = 4
-"""Rows of a tile. Tiles of 8 x 8 take a sixth fewer products than of 4 x 8 and lose ten times as much (`POINTS`)."""
+"""Rows of a tile. Tiles of 8 x 8 take a sixth fewer products than of 4 x 8 and lose five times as much (`POINTS`)."""
 
 _FLOAT = ir.DataType.FLOAT
 

@@ -1,9 +1,11 @@
 """What every backend must do, and what only ONNX Runtime does."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -200,7 +202,45 @@ def test_contexts_map_one_file_of_weights(tmp_path: Path) -> None:
         context.enqueue({"features": source}, {"labels": target})
         np.testing.assert_array_equal(result(context, target), expected)
     if (maps := Path("/proc/self/maps")).is_file():
-        assert sum("trunk.weights" in line for line in maps.read_text().splitlines()) >= 2
+        mapped = [line.split() for line in maps.read_text().splitlines() if str(tmp_path) in line]
+        assert len({inode for _, _, _, _, inode, *_ in mapped}) == 1
+        places = [offset for _, _, offset, *_ in mapped]
+        assert places and all(places.count(offset) == len(contexts) for offset in places)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_weights_that_are_replaced_while_they_are_mapped(
+    gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, other = (make_package(tmp_path / name, channels=64, seed=seed) for seed, name in enumerate("ab"))
+    folder, others = (build_engines(one)[0].path.parent for one in (package, other))
+    opened, real = [], onnxruntime.InferenceSession
+
+    def session(*arguments: Any, **options: Any) -> Any:
+        opened.append(None)
+        if len(opened) == 2:
+            folder.rename(tmp_path / "old")
+            if not gone:
+                others.rename(folder)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(EngineError, match=r"trunk\.onnx was replaced while it was being loaded: load it again"):
+        load_engine(package, "trunk", contexts=2)
+    assert len(opened) == 2
+
+
+def test_an_engine_of_before_has_its_weights_itself(package: Package, features: np.ndarray) -> None:
+    path = package.engines_folder / "onnxruntime-fp32" / "trunk.json"
+    described = json.loads(path.read_text())
+    assert described.pop("weights_sha256") is None
+    path.write_text(json.dumps(described))
+    engine = load_engine(package, "trunk")
+    source, target = engine.device.empty(features.shape, FLOAT), engine.device.empty((16, 12, 18), UINT8)
+    context = engine.create_context()
+    context.write(source, features)
+    context.enqueue({"features": source}, {"labels": target})
+    np.testing.assert_array_equal(result(context, target), plain(package, "trunk", {"features": features}))
 
 
 def test_contexts_share_the_cores() -> None:

@@ -91,8 +91,15 @@ def test_altered_or_missing_weights_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(EngineError, match=r"trunk\.weights, which has its weights, was altered after it was built"):
         load_engine(package, "trunk")
-    weights.unlink()
+    tamper(package, weights_sha256=None)
+    with pytest.raises(EngineError, match=r"trunk\.weights, which has its weights, was altered after it was built"):
+        load_engine(package, "trunk")
+    build_engines(package)
+    weights.rename(tmp_path / "elsewhere")
     with pytest.raises(EngineError, match=r"trunk\.weights, which has its weights, is missing"):
+        load_engine(package, "trunk")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineError, match="is a link, which ONNX Runtime does not follow"):
         load_engine(package, "trunk")
     tamper(package, weights_sha256=1)
     with pytest.raises(EngineError, match="its weights_sha256 is no text"):

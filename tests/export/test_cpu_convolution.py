@@ -23,7 +23,7 @@ from export.cpu.winograd import POINTS, Side, filters, minimal_filtering, side_o
 from export.nodes import Window, sizes
 
 Array = NDArray[np.generic]
-windows = st.tuples(st.integers(1, 3), st.integers(1, 3))
+windows = st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 3, 4, 8]))
 
 
 @pytest.mark.parametrize("m", sorted(POINTS))
@@ -140,7 +140,7 @@ def test_entering_leaving_and_splitting(data: st.DataObject) -> None:
     """Splits one behind the other, some into groups, of maps with and without channels, and free batches."""
     layout = data.draw(st.lists(windows, max_size=3))
     height, width = (data.draw(st.integers(1, 2)) * prod(w[axis] for w in layout) for axis in (0, 1))
-    width *= data.draw(st.sampled_from([1, 4, 4]))
+    width *= data.draw(st.sampled_from([1, 4, 8]))
     channels, count = data.draw(st.sampled_from([None, 1, 2])), data.draw(st.integers(1, 3))
     x = made((count, *([channels] if channels else []), height, width))
     longest = data.draw(st.sampled_from([1, 8, 64]))
@@ -193,7 +193,7 @@ def test_runs_of_columns() -> None:
 def tilings(draw: st.DrawFn) -> Tiling:
     layout = draw(st.lists(windows, max_size=2))
     height = draw(st.integers(1, 13))
-    width = draw(st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 20])))
+    width = draw(st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 20, 24, 40])))
     grouped = tuple(draw(st.booleans()) for _ in layout)
     run_ = run_of(width)
     return Tiling(draw(st.integers(1, 5)), height, run_, width // run_, tuple(layout), grouped)
