@@ -27,6 +27,7 @@ from splitmerge.package import Cut, InputContract
 
 __all__ = [
     "AS_IT_IS",
+    "MOST_BYTES",
     "Graphs",
     "Rewriting",
     "contract_for",
@@ -34,6 +35,9 @@ __all__ = [
     "graphs_from_whole",
     "whole_from_network",
 ]
+
+MOST_BYTES = 2**31 - 2**20
+"""Weights that fit a file of ONNX, which has less than 2 GiB: a message of protobuf."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,18 @@ def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict
         if count + label_bands(part):
             _end(name, part, contract)
             _finish(part, name, max_rank=None)
+            _check_weights(part, name)
             changed[name] = part
     return changed
+
+
+def _check_weights(model: ir.Model, name: str) -> None:
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights >= MOST_BYTES:
+        raise InputError(
+            f"The {name} would have {weights / 1e9:.1f} GB of weights in the form for CPUs, and a file of ONNX holds "
+            f"{MOST_BYTES / 1e9:.1f}: export without --target cpu."
+        )
 
 
 def _can_be_cut(whole: ir.Model, level: int) -> bool:

@@ -12,6 +12,7 @@ from calibration.half import half_graph
 from calibration.package import add_precision
 from engines.build import build_engines
 from engines.sidecar import engine_folder, read_sidecar
+from export import graphs
 from export.cpu import form, stem
 from runtime.executor import Executor
 from splitmerge.cli import main
@@ -63,6 +64,19 @@ def test_where_nothing_gains_there_is_no_form(tmp_path: Path, capsys: pytest.Cap
     assert package.manifest.cpu == {} and not list(package.folder.glob("*-cpu.onnx"))
     assert package.manifest.verification["cpu"] is None
     assert "for CPUs: no form of its own" in capsys.readouterr().out
+
+
+def test_weights_that_no_file_holds_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "network.safetensors"
+    save_checkpoint(checkpoint, network("smp18", width=4), "smp18", CITYSCAPES[:7])
+    monkeypatch.setattr(form, "gains", lambda *_: True)
+    monkeypatch.setattr(graphs, "MOST_BYTES", 10_000)
+    given = ["--checkpoint", str(checkpoint), "--size", "40x70", "--package", str(tmp_path / "package")]
+    assert main(["export", *given, "--target", "cpu"]) == 2
+    assert "GB of weights in the form for CPUs" in capsys.readouterr().err
+    assert not (tmp_path / "package").exists()
 
 
 def test_both_forms_segment_alike_for_any_chunk(package: Package) -> None:
