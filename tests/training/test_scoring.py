@@ -58,13 +58,31 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def official_scores(submission: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+KITTI_PIXELS = {
+    "truck": 1801.103394,
+    "person": 1234.262573,
+    "train": 18448.460938,
+    "bicycle": 1244.79126,
+    "motorcycle": 695.617676,
+    "bus": 2761.151611,
+    "caravan": 1017.777771,
+    "rider": 1318.393921,
+    "trailer": 14457.615234,
+    "car": 3669.255859,
+}
+"""Of an average instance, in the evaluation script of KITTI's development kit, which is otherwise Cityscapes'."""
+
+
+def official_scores(
+    submission: Path, root: Path, monkeypatch: pytest.MonkeyPatch, pixels: dict[str, float] | None = None
+) -> dict[str, Any]:
     """What cityscapesScripts finds for the predictions that its own search takes out of a folder."""
     official = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
     monkeypatch.setattr(official.np, "in1d", np.isin, raising=False)  # its name in NumPy 1
     monkeypatch.setenv("CITYSCAPES_RESULTS", str(submission))
     settings = copy.copy(official.args)
     settings.quiet, settings.JSONOutput, settings.predictionPath, settings.predictionWalk = True, False, None, None
+    settings.avgClassSize = pixels or settings.avgClassSize
     truths = sorted(map(str, root.glob("gtFine/val/*/*_labelIds.png")))
     predictions = [official.getPrediction(settings, truth) for truth in truths]
     assert len(set(predictions)) == 3
@@ -105,6 +123,37 @@ def test_scores_are_cityscapesscripts_own(tree: Path, tmp_path: Path, monkeypatc
     given = [value for value in found["iiou"].values() if value is not None]
     assert len(set(given)) == 8 and sum(value is not None for value in found["category_iiou"].values()) == 2
     assert abs(found["mean_iiou"] - found["miou"]) > 1e-3
+
+
+def test_kittis_instances_weigh_what_its_kit_says(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images in KITTI's layout, with its form of instance ids, where buildings are numbered, too."""
+    random, submission = np.random.default_rng(3), Submission(tmp_path / "submission", {})
+    predictions = []
+    for index, image in enumerate(images_to_score(f"cityscapes:{tree}", SIZE, None, 19)):
+        assert image.file is not None and image.instances is not None
+        ids = cv2.imread(str(image.instances).replace("instanceIds", "labelIds"), cv2.IMREAD_UNCHANGED)
+        instances = cv2.imread(str(image.instances), cv2.IMREAD_UNCHANGED)
+        number = np.where(instances > 1000, instances % 1000 + 1, 3 * (ids == 11))  # from 0 there, from 1 here
+        combined = (ids.astype(np.uint16) * 256 + number).astype(np.uint16)
+        for folder, values in (("image_2", image.read().image_bgr), ("semantic", ids), ("instance", combined)):
+            path = tmp_path / "kitti/training" / folder / f"{index:06d}_10.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), values)
+        guess = random.integers(0, 18, ids.shape)
+        truth = image.read().labels
+        assert truth is not None
+        predictions.append(np.where(random.random(ids.shape) < 0.5, truth % 19, guess).astype(np.uint8))
+        submission.write(image.file, predictions[-1])
+    scores = Scores(CITYSCAPES)
+    images = images_to_score(f"kitti:{tmp_path / 'kitti'}:train", SIZE, None, 19)
+    for image, prediction in zip(images, predictions, strict=True):
+        _, labels, instances = image.read()
+        assert labels is not None and instances is not None
+        scores.add(prediction, labels, instances, image.file, image.average_pixels)
+    official = official_scores(tmp_path / "submission", tree, monkeypatch, KITTI_PIXELS)
+    same_as_official(scores.to_json(), official)
+    cityscapes = official_scores(tmp_path / "submission", tree, monkeypatch)
+    assert abs(official["averageScoreInstClasses"] - cityscapes["averageScoreInstClasses"]) > 1e-4
 
 
 def test_the_command_scores_what_it_submits(

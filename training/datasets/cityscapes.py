@@ -12,10 +12,10 @@ read of it. Instances are in ..._instanceIds.png beside the labels.
 from pathlib import Path
 
 from splitmerge.labels import CITYSCAPES, IGNORE
-from training.datasets.layout import Layout, Listing, files_in, paired
+from training.datasets.layout import Instances, Layout, Listing, files_in, paired
 from training.datasets.reading import Decode, Image, value_decoder
 
-__all__ = ["CATEGORIES", "CATEGORY_OF", "COARSE", "FINE", "TRAIN_ID_OF", "coarse_or_fine"]
+__all__ = ["AVERAGE_PIXELS", "CATEGORIES", "CATEGORY_OF", "COARSE", "FINE", "TRAIN_ID_OF", "coarse_or_fine"]
 
 _IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
@@ -26,6 +26,18 @@ CATEGORIES = ("flat", "construction", "object", "nature", "sky", "human", "vehic
 
 CATEGORY_OF = (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6, 6, 6, 6, 6, 6)
 """The category of each train id, an index into CATEGORIES."""
+
+AVERAGE_PIXELS = {
+    "person": 3462.4756337644,
+    "rider": 3930.4788056518,
+    "car": 12794.0202738185,
+    "truck": 27855.1264367816,
+    "bus": 35732.1511111111,
+    "train": 67583.7075812274,
+    "motorcycle": 6298.7200839748,
+    "bicycle": 4672.3249222261,
+}
+"""Of an instance in Cityscapes; the benchmark's own figures."""
 
 
 def coarse_or_fine(name: str, kind: str, splits: tuple[str, ...]) -> Layout:
@@ -52,7 +64,9 @@ def coarse_or_fine(name: str, kind: str, splits: tuple[str, ...]) -> Layout:
         list_split,
         lambda root: _decode,
         unlabelled=("test",),
-        instances_of=lambda label: label.with_name(f"{label.stem.rpartition('_')[0]}_instanceIds.png"),
+        instances=Instances(
+            lambda label: label.with_name(f"{label.stem.rpartition('_')[0]}_instanceIds.png"), AVERAGE_PIXELS
+        ),
     )
 
 

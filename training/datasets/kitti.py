@@ -1,19 +1,38 @@
 """KITTI semantics (2018): 200 labelled images of a road in Karlsruhe, with Cityscapes' ids.
 
-    training/image_2/000000_10.png,  training/semantic/000000_10.png
+    training/image_2/000000_10.png,  training/semantic/000000_10.png,  training/instance/000000_10.png
 
 There is one labelled split, `train`. Ladder-style DenseNets (Table 7) evaluate on it; trained on alone, every tenth
-image of it is held out.
+image of it is held out. The upper eight bits of an instance's sixteen are its label id, the lower eight its number from
+1 on, or 0 where there is no single instance (readme of the development kit).
 """
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from splitmerge.labels import CITYSCAPES
 from training.datasets.cityscapes import TRAIN_ID_OF
-from training.datasets.layout import Layout, Listing, files_in, paired
-from training.datasets.reading import value_decoder
+from training.datasets.layout import Instances, Layout, Listing, files_in, paired
+from training.datasets.reading import read_wide_values, value_decoder
 
 __all__ = ["KITTI"]
+
+_AVERAGE_PIXELS = {
+    "person": 1234.262573,
+    "rider": 1318.393921,
+    "car": 3669.255859,
+    "truck": 1801.103394,
+    "bus": 2761.151611,
+    "train": 18448.460938,
+    "motorcycle": 695.617676,
+    "bicycle": 1244.791260,
+}
+"""Of an instance in KITTI; the development kit's own figures (evalPixelLevelSemanticLabeling)."""
+
+_WITH_INSTANCES = range(24, 34)
+"""Label ids of what is counted one by one; by the kit's readme buildings have numbers, too."""
 
 _FOLDERS = ("training/image_2", "training/semantic")
 
@@ -23,8 +42,25 @@ def _list_split(root: Path, split: str) -> Listing:
     return paired(files_in(images), lambda image: labels / f"{image.stem}.png", files_in(labels))
 
 
+def _read_instances(path: Path) -> NDArray[np.uint16]:
+    values = read_wide_values(path)
+    label, number = values >> 8, values & 255
+    single = (number > 0) & np.isin(label, _WITH_INSTANCES)
+    return np.where(single, label * 1000 + number, label).astype(np.uint16)
+
+
 _decode = value_decoder(TRAIN_ID_OF, "KITTI")
 
 KITTI = Layout(
-    "kitti", "KITTI semantics", CITYSCAPES, ("train",), _FOLDERS, _list_split, lambda _: _decode, validation=None
+    "kitti",
+    "KITTI semantics",
+    CITYSCAPES,
+    ("train",),
+    _FOLDERS,
+    _list_split,
+    lambda _: _decode,
+    validation=None,
+    instances=Instances(
+        lambda label: label.parent.with_name("instance") / label.name, _AVERAGE_PIXELS, _read_instances
+    ),
 )

@@ -1,14 +1,17 @@
 """What a data set on disk is: its folders, splits, classes, which files belong together, how labels are decoded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from splitmerge.errors import InputError
 from splitmerge.labels import LabelClass
-from training.datasets.reading import IMAGE_SUFFIXES, Decode
+from training.datasets.reading import IMAGE_SUFFIXES, Decode, read_wide_values
 
-__all__ = ["Layout", "Listing", "Pair", "bit_colour", "files_in", "named_in", "paired"]
+__all__ = ["Instances", "Layout", "Listing", "Pair", "bit_colour", "files_in", "named_in", "paired"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,26 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """The instances of a data set. `file_of` gives the file of their ids that belongs to a label file, there or not.
+
+    `read` gives what it holds as uint16 `[H,W]`: of an instance its label id times 1,000 and a number, elsewhere less
+    than that. `average_pixels` is how many an instance of each class has, by the class's name.
+    """
+
+    file_of: Callable[[Path], Path]
+    average_pixels: Mapping[str, float]
+    read: Callable[[Path], NDArray[np.uint16]] = read_wide_values
+
+
+@dataclass(frozen=True)
 class Layout:
     """One official form of a data set.
 
     `folders` are what the root must hold. `training` and `validation` are the splits that are meant where none is
     named; without a validation split, every tenth image of the training split is held out. `list_split(root, split)`
     raises InputError where the split's folder or list is missing. Wider images than `width` are shrunk to it for
-    training. `unlabelled` are splits whose labels are not public; the first of `folders` holds images. `instances_of`
-    gives the file of instance ids that belongs to a label file, there or not.
+    training. `unlabelled` are splits whose labels are not public; the first of `folders` holds images.
     """
 
     name: str
@@ -50,7 +65,7 @@ class Layout:
     validation: str | None = "val"
     width: int | None = None
     unlabelled: tuple[str, ...] = ()
-    instances_of: Callable[[Path], Path] | None = None
+    instances: Instances | None = None
 
     def fits(self, root: Path, split: str | None = None) -> bool:
         """Whether `root` holds this layout's folders, those of the images alone for an unlabelled split."""

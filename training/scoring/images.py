@@ -1,7 +1,7 @@
 """What is scored: every image at its own size, with its labels and, where the data set has them, its instances."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from splitmerge.errors import InputError
 from training.data import is_rendered, locate_one, open_dataset, parts_of
-from training.datasets.cityscapes import FINE
-from training.datasets.known import Located
-from training.datasets.layout import Pair
+from training.datasets.cityscapes import AVERAGE_PIXELS, FINE
+from training.datasets.layout import Instances, Pair
 from training.datasets.reading import Decode, Image, read_image, read_wide_values
 from training.datasets.samples import read_pair
 
@@ -30,11 +29,15 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image, read when asked for. `file` and `instances` are its files, None of what is on no disk."""
+    """One image, read when asked for. `file` and `instances` are its files, None of what is on no disk.
+
+    `average_pixels` are those of an instance of each class in its data set.
+    """
 
     read: Callable[[], Scored]
     file: Path | None = None
     instances: Path | None = None
+    average_pixels: Mapping[str, float] = field(default_factory=lambda: AVERAGE_PIXELS)
     is_cityscapes: bool = False
     is_labelled: bool = True
 
@@ -57,7 +60,9 @@ def _of_one(name: str, size: tuple[int, int], length: int | None, num_classes: i
     is_cityscapes = located.layout.name.startswith(FINE.name)
     if located.split in located.layout.unlabelled:
         files = located.layout.images(located.root, located.split or "")[:length]
-        return [ScoredImage(partial(_alone, file), file, None, is_cityscapes, False) for file in files]
+        return [
+            ScoredImage(partial(_alone, file), file, is_cityscapes=is_cityscapes, is_labelled=False) for file in files
+        ]
     pairs = located.listing(training=False).pairs[:length]
     for pair in pairs:
         if not pair.label.is_file():
@@ -65,18 +70,20 @@ def _of_one(name: str, size: tuple[int, int], length: int | None, num_classes: i
                 f"{pair.image} has no label: expected {pair.label}; add it or take the image away "
                 "(`splitmerge data check` lists all that is missing)."
             )
-    decode = located.layout.decoder(located.root)
+    decode, kind = located.layout.decoder(located.root), located.layout.instances
     found = []
-    for pair, instances in zip(pairs, _instances(located, pairs), strict=True):
-        found.append(ScoredImage(partial(_read, pair, decode, instances), pair.image, instances, is_cityscapes))
+    for pair, instances in zip(pairs, _instances(kind, pairs), strict=True):
+        read = partial(_read, pair, decode, kind.read if kind else read_wide_values, instances)
+        sizes = kind.average_pixels if kind else AVERAGE_PIXELS
+        found.append(ScoredImage(read, pair.image, instances, sizes, is_cityscapes))
     return found
 
 
-def _instances(located: Located, pairs: list[Pair]) -> list[Path] | list[None]:
+def _instances(kind: Instances | None, pairs: list[Pair]) -> list[Path] | list[None]:
     """The instance files of all, or none where there is not one."""
-    if located.layout.instances_of is None:
+    if kind is None:
         return [None] * len(pairs)
-    files = [located.layout.instances_of(pair.label) for pair in pairs]
+    files = [kind.file_of(pair.label) for pair in pairs]
     missing = [file for file in files if not file.is_file()]
     if len(missing) == len(files):
         return [None] * len(pairs)
@@ -95,5 +102,5 @@ def _alone(file: Path) -> Scored:
     return Scored(read_image(file), None, None)
 
 
-def _read(pair: Pair, decode: Decode, instances: Path | None) -> Scored:
-    return Scored(*read_pair(pair, decode), None if instances is None else read_wide_values(instances))
+def _read(pair: Pair, decode: Decode, read: Callable[[Path], NDArray[np.uint16]], instances: Path | None) -> Scored:
+    return Scored(*read_pair(pair, decode), None if instances is None else read(instances))

@@ -4,28 +4,18 @@ IoU counts pixels, and so favours large instances. Here a pixel of an instance w
 on average over what that one has: iIoU = iTP / (iTP + FP + iFN), where false positives are counted as ever.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, IGNORE
-from training.datasets.cityscapes import CATEGORY_OF, TRAIN_ID_OF
+from training.datasets.cityscapes import AVERAGE_PIXELS, CATEGORY_OF, TRAIN_ID_OF
 
 __all__ = ["InstanceCounts"]
 
-_AVERAGE_PIXELS = {
-    "person": 3462.4756337644,
-    "rider": 3930.4788056518,
-    "car": 12794.0202738185,
-    "truck": 27855.1264367816,
-    "bus": 35732.1511111111,
-    "train": 67583.7075812274,
-    "motorcycle": 6298.7200839748,
-    "bicycle": 4672.3249222261,
-}
-"""Of an instance in Cityscapes; the benchmark's own figures."""
-
-_SIZES = np.array([_AVERAGE_PIXELS.get(entry.name, np.nan) for entry in CITYSCAPES])
+_HAS_INSTANCES = np.array([entry.name in AVERAGE_PIXELS for entry in CITYSCAPES])
 _CATEGORY_OF = np.array(CATEGORY_OF)
 _CROWD = 1000  # ids up to here are of pixels that belong to no single instance
 
@@ -40,11 +30,17 @@ class InstanceCounts:
         self.classes = np.zeros((2, len(CITYSCAPES)))
         self.categories = np.zeros((2, max(CATEGORY_OF) + 1))
 
-    def add(self, prediction: NDArray[np.uint8], instances: NDArray[np.uint16], file: object = "The file") -> None:
-        """Count an image: predicted train ids `[H,W]`, and what its `..._instanceIds.png` holds, of the same size.
+    def add(
+        self,
+        prediction: NDArray[np.uint8],
+        instances: NDArray[np.uint16],
+        file: object = "The file",
+        average_pixels: Mapping[str, float] = AVERAGE_PIXELS,
+    ) -> None:
+        """Count an image: predicted train ids `[H,W]`, and its instances, of the same size.
 
-        An instance's id is its label id times 1,000 and a number. Raises InputError, with the `file`'s name, for
-        another size and for instances of what has none.
+        An instance's id is its label id times 1,000 and a number; `average_pixels` is how many one of each class has in
+        the data set. Raises InputError, with the `file`'s name, for another size and for instances of what has none.
         """
         if instances.shape != prediction.shape:
             raise InputError(
@@ -56,6 +52,7 @@ class InstanceCounts:
         train_ids = np.array([_train_id(int(value), file) for value in ids], np.intp)
         truth, predicted = train_ids[index_of], prediction[within]
         known = train_ids != IGNORE
+        sizes = np.array([average_pixels.get(entry.name, np.nan) for entry in CITYSCAPES])
         right = predicted == truth
         right_kind = _category(predicted) == _category(truth)
         for counts, of, hits in (
@@ -63,18 +60,18 @@ class InstanceCounts:
             (self.categories, _category(train_ids), right_kind),
         ):
             hit = np.bincount(index_of, hits, len(ids))
-            weight = _SIZES[np.where(known, train_ids, 0)] / pixels
+            weight = sizes[np.where(known, train_ids, 0)] / pixels
             np.add.at(counts[0], of[known], (hit * weight)[known])
             np.add.at(counts[1], of[known], ((pixels - hit) * weight)[known])
 
     def iou(self, confusion: NDArray[np.int64]) -> NDArray[np.float64]:
         """iIoU of each of the 19 classes, 0..1, beside their confusion matrix; NaN where classes have no instances."""
-        return _iou(self.classes, confusion, ~np.isnan(_SIZES))
+        return _iou(self.classes, confusion, _HAS_INSTANCES)
 
     def category_iou(self, confusion: NDArray[np.int64]) -> NDArray[np.float64]:
         """iIoU of each of the seven categories; NaN but for human and vehicle, whose classes all have instances."""
         members = np.eye(self.categories.shape[1], dtype=np.int64)[_CATEGORY_OF]
-        return _iou(self.categories, members.T @ confusion @ members, np.isnan(_SIZES).astype(int) @ members == 0)
+        return _iou(self.categories, members.T @ confusion @ members, (~_HAS_INSTANCES).astype(int) @ members == 0)
 
 
 def _iou(
@@ -94,7 +91,7 @@ def _category(train_ids: NDArray[np.integer]) -> NDArray[np.intp]:
 
 def _train_id(instance: int, file: object) -> int:
     train_id = TRAIN_ID_OF.get(instance // _CROWD)
-    if train_id is None or (train_id != IGNORE and np.isnan(_SIZES[train_id])):
+    if train_id is None or (train_id != IGNORE and not _HAS_INSTANCES[train_id]):
         what = "no label" if train_id is None else f"{CITYSCAPES[train_id].name}, which has no instances"
-        raise InputError(f"{file} holds the instance {instance} of {what}: take the released ..._instanceIds.png.")
+        raise InputError(f"{file} holds the instance {instance} of {what}: take the released files.")
     return train_id

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitmerge.labels import CITYSCAPES, THIN_CLASSES, LabelClass
-from training.datasets.cityscapes import CATEGORIES, CATEGORY_OF
+from training.datasets.cityscapes import AVERAGE_PIXELS, CATEGORIES, CATEGORY_OF
 from training.metrics import (
     boundary_counts,
     boundary_iou,
@@ -40,14 +40,16 @@ class Scores:
         truth: NDArray[np.uint8],
         instances: NDArray[np.uint16] | None = None,
         file: object = "The file",
+        average_pixels: Mapping[str, float] = AVERAGE_PIXELS,
     ) -> None:
         """Count an image's labels uint8 [H,W], and its instances uint16 [H,W], which are from `file`.
 
-        Raises InputError where sizes differ or there are instances of what has none.
+        `average_pixels` are those of an instance of each class in its data set. Raises InputError where sizes differ or
+        there are instances of what has none.
         """
         if instances is not None:
             self.instances = self.instances or InstanceCounts()
-            self.instances.add(prediction, instances, file)
+            self.instances.add(prediction, instances, file, average_pixels)
         self.confusion += confusion_matrix(prediction, truth, len(self.classes))
         self.boundary += boundary_counts(prediction, truth, len(self.classes))
         self.images += 1
