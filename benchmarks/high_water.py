@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["CLEAR_REFS", "HighWater", "status_mib"]
+__all__ = ["CLEAR_REFS", "HighWater"]
 
 _STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -12,19 +12,23 @@ class HighWater:
     """The high-water mark of a process whose libraries and weights are loaded, in MiB; `baseline` is what it holds now.
 
     Pages of files that come in later are not counted: they are libraries and mapped weights, which some contestants
-    touch when they load and others with the first frame.
+    touch when they load and others with the first frame. Where the most was held before they came in, it is too little.
     """
 
     def __init__(self) -> None:
-        self.baseline, self._files = status_mib("VmRSS"), status_mib("RssFile")
+        self.baseline, self._files = _status_mib("VmRSS"), _mapped_mib()
         CLEAR_REFS.write_text("5")  # forgets the mark that loading left
 
     def peak(self) -> float:
         """MiB held at most since then."""
-        return status_mib("VmHWM") - max(0.0, status_mib("RssFile") - self._files)
+        return _status_mib("VmHWM") - max(0.0, _mapped_mib() - self._files)
 
 
-def status_mib(field: str) -> float:
+def _mapped_mib() -> float:
+    return _status_mib("RssFile") + _status_mib("RssShmem")  # the latter of files in memory
+
+
+def _status_mib(field: str) -> float:
     """A memory field of this process, which Linux alone has."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{field}:"):

@@ -78,9 +78,10 @@ def load_engine(
         from engines.tensorrt_engine import TensorRTEngine
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
-    weights = None if sidecar.weights_sha256 is None else path.parent
     try:
-        return OnnxRuntimeEngine(engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights)
+        return OnnxRuntimeEngine(
+            engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights=path.parent
+        )
     finally:  # sessions have mapped their weights by name
         if sidecar.weights_sha256 is not None and not _is(weights_beside(path), sidecar.weights_sha256):
             raise replaced

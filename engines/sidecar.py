@@ -158,7 +158,7 @@ def refusal(engine: Path, sidecar: Sidecar, package: Package, part: str, precisi
         if not file.is_file():
             return f"{named} is missing"
         if file != engine and file.is_symlink():
-            return f"{named} is a link, which ONNX Runtime does not follow"
+            return f"{named} is a link, which ONNX Runtime may not follow: put the file itself there"
         if sha256 != sha256_of(file):  # a plan is code that will run: only what was built may be loaded
             return f"{named} was altered after it was built"
     return None
@@ -168,4 +168,6 @@ def _files(engine: Path, sidecar: Sidecar) -> dict[Path, str | None]:
     """What was built, with the hashes it had then; None for weights that were not."""
     files: dict[Path, str | None] = {engine: sidecar.engine_sha256}
     weights = weights_beside(engine)
-    return {**files, weights: sidecar.weights_sha256} if sidecar.weights_sha256 or weights.exists() else files
+    if sidecar.weights_sha256 is not None or weights.exists():
+        files[weights] = sidecar.weights_sha256
+    return files

@@ -129,18 +129,8 @@ def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict
         if count + label_bands(part):
             _end(name, part, contract)
             _finish(part, name, max_rank=None)
-            _check_weights(part, name)
             changed[name] = part
     return changed
-
-
-def _check_weights(model: ir.Model, name: str) -> None:
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if weights >= MOST_BYTES:
-        raise InputError(
-            f"The {name} would have {weights / 1e9:.1f} GB of weights in the form for CPUs, and a file of ONNX holds "
-            f"{MOST_BYTES / 1e9:.1f}: export without --target cpu."
-        )
 
 
 def _can_be_cut(whole: ir.Model, level: int) -> bool:
@@ -219,7 +209,14 @@ def _end(name: str, part: ir.Model, contract: InputContract) -> None:
 
 
 def _finish(model: ir.Model, name: str, max_rank: int | None = MAX_RANK) -> None:
-    """Name the file's maker, infer all shapes strictly and check the graph. A failure here is a mistake in export."""
+    """Name the file's maker, infer all shapes strictly and check the graph. A failure here is a mistake in export, but
+    for InputError, which says that its weights are too many for a file."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if weights >= MOST_BYTES:
+        raise InputError(
+            f"The {name} has {weights / 1e9:.2f} GB of weights and a file of ONNX holds {MOST_BYTES / 1e9:.2f}: export "
+            "a narrower network, or without --target cpu, whose graphs have more weights."
+        )
     model.graph.name = name
     model.producer_name, model.producer_version = "splitmerge", __version__
     ends = {*model.graph.inputs, *model.graph.outputs}

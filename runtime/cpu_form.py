@@ -90,7 +90,7 @@ def _form_times(package: Package) -> dict[str, float]:
     """Milliseconds a frame takes in each form."""
     with ExitStack() as resources:
         executors: dict[str, Executor] = {}
-        for form in ("plain", "cpu"):  # those of an engine that is loaded may be replaced
+        for form in ("plain", "cpu"):  # the files of a loaded engine may be replaced
             build_engines(package, _BACKEND, _PRECISION, cpu_form=form == "cpu")
             executors[form] = resources.enter_context(Executor(package, backend=_BACKEND))
         runs = {form: executor.segment for form, executor in executors.items()}

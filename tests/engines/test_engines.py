@@ -230,7 +230,9 @@ def test_weights_that_are_replaced_while_they_are_mapped(
     assert len(opened) == 2
 
 
-def test_an_engine_of_before_has_its_weights_itself(package: Package, features: np.ndarray) -> None:
+def test_an_engine_of_before_has_its_weights_itself(tmp_path: Path, features: np.ndarray) -> None:
+    package = make_package(tmp_path / "before")
+    build_engines(package)
     path = package.engines_folder / "onnxruntime-fp32" / "trunk.json"
     described = json.loads(path.read_text())
     assert described.pop("weights_sha256") is None

@@ -18,12 +18,12 @@ from splitmerge.cli import main
 from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.datasets.cityscapes import CATEGORIES
+from training.datasets.cityscapes import AVERAGE_PIXELS, CATEGORIES
 from training.evaluate import normalise
 from training.models import create_model
 from training.scoring.evaluation import labels_at_scales
 from training.scoring.images import images_to_score
-from training.scoring.instances import InstanceCounts
+from training.scoring.instances import InstanceCounts, InstanceMap
 from training.scoring.scores import Scores
 from training.scoring.submission import Submission
 
@@ -70,7 +70,7 @@ KITTI_PIXELS = {
     "trailer": 14457.615234,
     "car": 3669.255859,
 }
-"""Of an average instance, in the evaluation script of KITTI's development kit, which is otherwise Cityscapes'."""
+"""Of an average instance, in the evaluation script of KITTI's development kit, which computes as Cityscapes' does."""
 
 
 def official_scores(
@@ -125,35 +125,71 @@ def test_scores_are_cityscapesscripts_own(tree: Path, tmp_path: Path, monkeypatc
     assert abs(found["mean_iiou"] - found["miou"]) > 1e-3
 
 
-def test_kittis_instances_weigh_what_its_kit_says(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same images in KITTI's layout, with its form of instance ids, where buildings are numbered, too."""
-    random, submission = np.random.default_rng(3), Submission(tmp_path / "submission", {})
-    predictions = []
-    for index, image in enumerate(images_to_score(f"cityscapes:{tree}", SIZE, None, 19)):
-        assert image.file is not None and image.instances is not None
-        ids = cv2.imread(str(image.instances).replace("instanceIds", "labelIds"), cv2.IMREAD_UNCHANGED)
-        instances = cv2.imread(str(image.instances), cv2.IMREAD_UNCHANGED)
-        number = np.where(instances > 1000, instances % 1000 + 1, 3 * (ids == 11))  # from 0 there, from 1 here
+def _as_kitti(tree: Path, root: Path) -> None:
+    """The validation images in KITTI's layout, with its form of instance ids: numbers from 1, for buildings, too."""
+    for index, path in enumerate(sorted(tree.glob("gtFine/val/*/*_labelIds.png"))):
+        name = str(path)
+        image = cv2.imread(name.replace("gtFine_labelIds", "leftImg8bit").replace("gtFine", "leftImg8bit"))
+        ids = cv2.imread(name, cv2.IMREAD_UNCHANGED)
+        instances = cv2.imread(name.replace("labelIds", "instanceIds"), cv2.IMREAD_UNCHANGED)
+        number = np.where(instances > 1000, instances % 1000 + 1, 3 * (ids < min(WITH_INSTANCES)))
         combined = (ids.astype(np.uint16) * 256 + number).astype(np.uint16)
-        for folder, values in (("image_2", image.read().image_bgr), ("semantic", ids), ("instance", combined)):
-            path = tmp_path / "kitti/training" / folder / f"{index:06d}_10.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), values)
-        guess = random.integers(0, 18, ids.shape)
-        truth = image.read().labels
-        assert truth is not None
-        predictions.append(np.where(random.random(ids.shape) < 0.5, truth % 19, guess).astype(np.uint8))
-        submission.write(image.file, predictions[-1])
-    scores = Scores(CITYSCAPES)
+        for folder, values in (("image_2", image), ("semantic", ids), ("instance", combined)):
+            write_png(root / "training" / folder / f"{index:06d}_10.png", values)
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), values)
+
+
+def test_kittis_instances_weigh_what_its_kit_says(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_kitti(tree, tmp_path / "kitti")
+    random, scores, submission = np.random.default_rng(3), Scores(CITYSCAPES), Submission(tmp_path / "out", {})
     images = images_to_score(f"kitti:{tmp_path / 'kitti'}:train", SIZE, None, 19)
-    for image, prediction in zip(images, predictions, strict=True):
+    twins = images_to_score(f"cityscapes:{tree}", SIZE, None, 19)
+    for image, twin in zip(images, twins, strict=True):
+        _, labels, instances = image.read()
+        assert labels is not None and twin.file is not None
+        guess = random.integers(0, 18, labels.shape)
+        prediction = np.where(random.random(labels.shape) < 0.5, labels % 19, guess).astype(np.uint8)
+        scores.add(prediction, labels, instances)
+        submission.write(twin.file, prediction)
+    official = official_scores(tmp_path / "out", tree, monkeypatch, KITTI_PIXELS)
+    same_as_official(scores.to_json(), official)
+    cityscapes = official_scores(tmp_path / "out", tree, monkeypatch)
+    assert abs(official["averageScoreInstClasses"] - cityscapes["averageScoreInstClasses"]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda values: (values >> 8).astype(np.uint8), "has no label id at all"),
+        (lambda values: ((values >> 8) * 1000 + (values & 255)).astype(np.uint16), "has the label id"),
+    ],
+)
+def test_kittis_instances_in_another_form(
+    spoil: Any, words: str, tree: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _as_kitti(tree, tmp_path / "kitti")
+    path = tmp_path / "kitti/training/instance/000001_10.png"
+    write_png(path, spoil(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+    given = ["--checkpoint", str(checkpoint), "--data", f"kitti:{tmp_path / 'kitti'}:train"]
+    assert main(["evaluate", *given]) == 2
+    assert f"000001_10.png {words}" in capsys.readouterr().err
+
+
+def test_images_without_instances_take_nothing_from_those_with(tree: Path) -> None:
+    scores, alone = Scores(CITYSCAPES), Scores(CITYSCAPES)
+    for image in images_to_score(f"cityscapes:{tree}", SIZE, None, 19):
         _, labels, instances = image.read()
         assert labels is not None and instances is not None
-        scores.add(prediction, labels, instances, image.file, image.average_pixels)
-    official = official_scores(tmp_path / "submission", tree, monkeypatch, KITTI_PIXELS)
-    same_as_official(scores.to_json(), official)
-    cityscapes = official_scores(tmp_path / "submission", tree, monkeypatch)
-    assert abs(official["averageScoreInstClasses"] - cityscapes["averageScoreInstClasses"]) > 1e-4
+        prediction = np.where(labels < 19, labels, 0).astype(np.uint8)
+        alone.add(prediction, labels, instances)
+        scores.add(prediction, labels, instances)
+        scores.add(np.full_like(labels, 13), labels)
+    assert scores.to_json()["iiou"] == alone.to_json()["iiou"]
+    assert scores.to_json()["iou"] != alone.to_json()["iou"]
 
 
 def test_the_command_scores_what_it_submits(
@@ -266,12 +302,13 @@ def test_other_data_sets_have_what_they_have(checkpoint: Path, tmp_path: Path) -
 
 def test_instances_that_cannot_be() -> None:
     counts, labels = InstanceCounts(), np.zeros((2, 2), np.uint8)
-    with pytest.raises(InputError, match=r"a\.png is 2x3 and its image 2x2"):
-        counts.add(labels, np.zeros((2, 3), np.uint16), "a.png")
-    with pytest.raises(InputError, match=r"instance 7001 of road, which has no instances"):
-        counts.add(labels, np.full((2, 2), 7001, np.uint16))
-    with pytest.raises(InputError, match=r"instance 55000 of no label"):
-        counts.add(labels, np.full((2, 2), 55000, np.uint16))
+    for ids, words in (
+        (np.zeros((2, 3), np.uint16), r"a\.png is 2x3 and its image 2x2"),
+        (np.full((2, 2), 7001, np.uint16), r"instance 7001 of road, which has no instances"),
+        (np.full((2, 2), 55000, np.uint16), r"instance 55000 of no label"),
+    ):
+        with pytest.raises(InputError, match=words):
+            counts.add(labels, InstanceMap(ids, AVERAGE_PIXELS, "a.png"))
 
 
 def _without_an_instance_file(tree: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES
 from training.datasets.cityscapes import TRAIN_ID_OF
 from training.datasets.layout import Instances, Layout, Listing, files_in, paired
@@ -45,8 +46,14 @@ def _list_split(root: Path, split: str) -> Listing:
 def _read_instances(path: Path) -> NDArray[np.uint16]:
     values = read_wide_values(path)
     label, number = values >> 8, values & 255
-    single = (number > 0) & np.isin(label, _WITH_INSTANCES)
-    return np.where(single, label * 1000 + number, label).astype(np.uint16)
+    unknown = sorted({*np.unique(label).tolist()} - {*TRAIN_ID_OF})
+    if unknown or not label.any():
+        what = f"the label id {unknown[0]}" if unknown else "no label id at all"
+        raise InputError(
+            f"{path} has {what} in its upper eight bits, and KITTI's instances have Cityscapes' ids there: unpack "
+            "training/instance again."
+        )
+    return np.where((number > 0) & np.isin(label, _WITH_INSTANCES), label * 1000 + number, label)
 
 
 _decode = value_decoder(TRAIN_ID_OF, "KITTI")

@@ -47,7 +47,7 @@ def evaluate(
             if submission and image.file:
                 submission.write(image.file, prediction)
         if found.labels is not None:
-            scores.add(prediction, found.labels, found.instances, image.instances, image.average_pixels)
+            scores.add(prediction, found.labels, found.instances)
     if scores.images and not scores.confusion.any():
         raise InputError("None of the data set's pixels has a class (all are ignored): give labels to score against.")
     return scores

@@ -1,43 +1,36 @@
 """What is scored: every image at its own size, with its labels and, where the data set has them, its instances."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from splitmerge.errors import InputError
 from training.data import is_rendered, locate_one, open_dataset, parts_of
-from training.datasets.cityscapes import AVERAGE_PIXELS, FINE
+from training.datasets.cityscapes import FINE
 from training.datasets.layout import Instances, Pair
-from training.datasets.reading import Decode, Image, read_image, read_wide_values
+from training.datasets.reading import Decode, Image, read_image
 from training.datasets.samples import read_pair
+from training.scoring.instances import InstanceMap
 
 __all__ = ["Scored", "ScoredImage", "images_to_score"]
 
 
 class Scored(NamedTuple):
-    """An image uint8 `[H,W,3]`, blue-green-red; labels uint8 `[H,W]` and instances uint16 `[H,W]` where it has them."""
+    """An image uint8 `[H,W,3]`, blue-green-red; labels uint8 `[H,W]` and instances where it has them."""
 
     image_bgr: Image
     labels: Image | None
-    instances: NDArray[np.uint16] | None
+    instances: InstanceMap | None
 
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image, read when asked for. `file` and `instances` are its files, None of what is on no disk.
-
-    `average_pixels` are those of an instance of each class in its data set.
-    """
+    """One image, read when asked for. `file` is its own, None of what is on no disk."""
 
     read: Callable[[], Scored]
     file: Path | None = None
-    instances: Path | None = None
-    average_pixels: Mapping[str, float] = field(default_factory=lambda: AVERAGE_PIXELS)
     is_cityscapes: bool = False
     is_labelled: bool = True
 
@@ -60,9 +53,7 @@ def _of_one(name: str, size: tuple[int, int], length: int | None, num_classes: i
     is_cityscapes = located.layout.name.startswith(FINE.name)
     if located.split in located.layout.unlabelled:
         files = located.layout.images(located.root, located.split or "")[:length]
-        return [
-            ScoredImage(partial(_alone, file), file, is_cityscapes=is_cityscapes, is_labelled=False) for file in files
-        ]
+        return [ScoredImage(partial(_alone, file), file, is_cityscapes, False) for file in files]
     pairs = located.listing(training=False).pairs[:length]
     for pair in pairs:
         if not pair.label.is_file():
@@ -73,9 +64,7 @@ def _of_one(name: str, size: tuple[int, int], length: int | None, num_classes: i
     decode, kind = located.layout.decoder(located.root), located.layout.instances
     found = []
     for pair, instances in zip(pairs, _instances(kind, pairs), strict=True):
-        read = partial(_read, pair, decode, kind.read if kind else read_wide_values, instances)
-        sizes = kind.average_pixels if kind else AVERAGE_PIXELS
-        found.append(ScoredImage(read, pair.image, instances, sizes, is_cityscapes))
+        found.append(ScoredImage(partial(_read, pair, decode, kind, instances), pair.image, is_cityscapes))
     return found
 
 
@@ -102,5 +91,6 @@ def _alone(file: Path) -> Scored:
     return Scored(read_image(file), None, None)
 
 
-def _read(pair: Pair, decode: Decode, read: Callable[[Path], NDArray[np.uint16]], instances: Path | None) -> Scored:
-    return Scored(*read_pair(pair, decode), None if instances is None else read(instances))
+def _read(pair: Pair, decode: Decode, kind: Instances | None, file: Path | None) -> Scored:
+    found = InstanceMap(kind.read(file), kind.average_pixels, file) if kind and file else None
+    return Scored(*read_pair(pair, decode), found)

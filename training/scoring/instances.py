@@ -5,6 +5,7 @@ on average over what that one has: iIoU = iTP / (iTP + FP + iFN), where false po
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,23 @@ from splitmerge.errors import InputError
 from splitmerge.labels import CITYSCAPES, IGNORE
 from training.datasets.cityscapes import AVERAGE_PIXELS, CATEGORY_OF, TRAIN_ID_OF
 
-__all__ = ["InstanceCounts"]
+__all__ = ["InstanceCounts", "InstanceMap"]
 
 _HAS_INSTANCES = np.array([entry.name in AVERAGE_PIXELS for entry in CITYSCAPES])
 _CATEGORY_OF = np.array(CATEGORY_OF)
 _CROWD = 1000  # ids up to here are of pixels that belong to no single instance
+
+
+@dataclass(frozen=True)
+class InstanceMap:
+    """The instances of an image: `ids` uint16 `[H,W]`, a label id times 1,000 and a number, elsewhere less than that.
+
+    `average_pixels` is how many an instance of each class has in the data set, by name; `file` is where they are from.
+    """
+
+    ids: NDArray[np.uint16]
+    average_pixels: Mapping[str, float]
+    file: object = "The file"
 
 
 class InstanceCounts:
@@ -30,36 +43,30 @@ class InstanceCounts:
         self.classes = np.zeros((2, len(CITYSCAPES)))
         self.categories = np.zeros((2, max(CATEGORY_OF) + 1))
 
-    def add(
-        self,
-        prediction: NDArray[np.uint8],
-        instances: NDArray[np.uint16],
-        file: object = "The file",
-        average_pixels: Mapping[str, float] = AVERAGE_PIXELS,
-    ) -> None:
-        """Count an image: predicted train ids `[H,W]`, and its instances, of the same size.
+    def add(self, prediction: NDArray[np.uint8], instances: InstanceMap) -> None:
+        """Count an image: predicted train ids `[H,W]`, and its instances.
 
-        An instance's id is its label id times 1,000 and a number; `average_pixels` is how many one of each class has in
-        the data set. Raises InputError, with the `file`'s name, for another size and for instances of what has none.
+        Raises InputError, with their file's name, for instances of another size and for those of what has none.
         """
-        if instances.shape != prediction.shape:
+        ids, file = instances.ids, instances.file
+        if ids.shape != prediction.shape:
             raise InputError(
-                f"{file} is {instances.shape[0]}x{instances.shape[1]} and its image "
+                f"{file} is {ids.shape[0]}x{ids.shape[1]} and its image "
                 f"{prediction.shape[0]}x{prediction.shape[1]} (height x width): they must be of one size."
             )
-        within = instances > _CROWD
-        ids, index_of, pixels = np.unique(instances[within], return_inverse=True, return_counts=True)
-        train_ids = np.array([_train_id(int(value), file) for value in ids], np.intp)
+        within = ids > _CROWD
+        present, index_of, pixels = np.unique(ids[within], return_inverse=True, return_counts=True)
+        train_ids = np.array([_train_id(int(value), file) for value in present], np.intp)
         truth, predicted = train_ids[index_of], prediction[within]
         known = train_ids != IGNORE
-        sizes = np.array([average_pixels.get(entry.name, np.nan) for entry in CITYSCAPES])
+        sizes = np.array([instances.average_pixels.get(entry.name, np.nan) for entry in CITYSCAPES])
         right = predicted == truth
         right_kind = _category(predicted) == _category(truth)
         for counts, of, hits in (
             (self.classes, train_ids, right),
             (self.categories, _category(train_ids), right_kind),
         ):
-            hit = np.bincount(index_of, hits, len(ids))
+            hit = np.bincount(index_of, hits, len(present))
             weight = sizes[np.where(known, train_ids, 0)] / pixels
             np.add.at(counts[0], of[known], (hit * weight)[known])
             np.add.at(counts[1], of[known], ((pixels - hit) * weight)[known])

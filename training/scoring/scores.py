@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitmerge.labels import CITYSCAPES, THIN_CLASSES, LabelClass
-from training.datasets.cityscapes import AVERAGE_PIXELS, CATEGORIES, CATEGORY_OF
+from training.datasets.cityscapes import CATEGORIES, CATEGORY_OF
 from training.metrics import (
     boundary_counts,
     boundary_iou,
@@ -18,7 +18,7 @@ from training.metrics import (
     mean_iou,
     mean_of_known,
 )
-from training.scoring.instances import InstanceCounts
+from training.scoring.instances import InstanceCounts, InstanceMap
 
 __all__ = ["Scores"]
 
@@ -31,26 +31,23 @@ class Scores:
     def __init__(self, classes: tuple[LabelClass, ...]) -> None:
         self.classes, self.images = classes, 0
         self.confusion = np.zeros((len(classes), len(classes)), np.int64)
+        self.confusion_with_instances = np.zeros_like(self.confusion)  # of the images that have them
         self.boundary = np.zeros((2, len(classes)), np.int64)
         self.instances: InstanceCounts | None = None
 
     def add(
-        self,
-        prediction: NDArray[np.uint8],
-        truth: NDArray[np.uint8],
-        instances: NDArray[np.uint16] | None = None,
-        file: object = "The file",
-        average_pixels: Mapping[str, float] = AVERAGE_PIXELS,
+        self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8], instances: InstanceMap | None = None
     ) -> None:
-        """Count an image's labels uint8 [H,W], and its instances uint16 [H,W], which are from `file`.
+        """Count an image's labels uint8 [H,W], and its instances.
 
-        `average_pixels` are those of an instance of each class in its data set. Raises InputError where sizes differ or
-        there are instances of what has none.
+        Raises InputError where sizes differ or there are instances of what has none.
         """
+        counts = confusion_matrix(prediction, truth, len(self.classes))
         if instances is not None:
             self.instances = self.instances or InstanceCounts()
-            self.instances.add(prediction, instances, file, average_pixels)
-        self.confusion += confusion_matrix(prediction, truth, len(self.classes))
+            self.instances.add(prediction, instances)
+            self.confusion_with_instances += counts
+        self.confusion += counts
         self.boundary += boundary_counts(prediction, truth, len(self.classes))
         self.images += 1
 
@@ -63,7 +60,7 @@ class Scores:
         """What there is for each class, 0..1 and NaN for none: `iou`, `boundary_iou`, and `iiou` with instances."""
         found = {"iou": iou(self.confusion)}
         if self.instances:
-            found["iiou"] = self.instances.iou(self.confusion)
+            found["iiou"] = self.instances.iou(self.confusion_with_instances)
         return found | {"boundary_iou": boundary_iou(self.boundary)}
 
     def per_category(self) -> dict[str, Values]:
@@ -71,7 +68,7 @@ class Scores:
         if not self.has_categories:
             return {}
         found = {"iou": category_iou(self.confusion, CATEGORY_OF)}
-        return found | ({"iiou": self.instances.category_iou(self.confusion)} if self.instances else {})
+        return found | ({"iiou": self.instances.category_iou(self.confusion_with_instances)} if self.instances else {})
 
     def to_json(self) -> dict[str, Any]:
         """Shares 0..1; null for what never occurs."""
