@@ -226,7 +226,7 @@ def test_convolutions(tiled: Tiling, out: int, count: int, data: st.DataObject) 
     expected = conv2d(*double[:2], None if offset is None else torch.from_numpy(offset).double(), padding=1)
     expected = expected + double[2] if added else expected
     expected = expected.relu() if relu else expected
-    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=5e-4)  # a ten thousandth of the deviation
     assert any(node.op_type == "Scan" for node in emit.nodes) == (steps > 1)
 
 
