@@ -16,6 +16,8 @@ class HighWater:
     """
 
     def __init__(self) -> None:
+        if not CLEAR_REFS.exists():
+            raise SystemExit(f"There is no {CLEAR_REFS}, which forgets a high-water mark: measure memory on Linux.")
         self.baseline, self._files = _status_mib("VmRSS"), _mapped_mib()
         CLEAR_REFS.write_text("5")  # forgets the mark that loading left
 
@@ -33,4 +35,4 @@ def _status_mib(field: str) -> float:
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"{_STATUS} has no {field}: this benchmark needs Linux.")
+    raise SystemExit(f"{_STATUS} has no {field}, as Linux's has: measure memory there.")

@@ -17,9 +17,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["POINTS", "Side", "filters", "minimal_filtering", "side_of"]
+__all__ = ["POINTS", "Side", "exact_filtering", "filters", "minimal_filtering", "side_of"]
 
 Matrix = NDArray[np.float64]
+Rows = list[list[Fraction]]
 
 _TAPS = 3
 
@@ -39,13 +40,19 @@ F(4x4) loses 1.3e-6 of the result's deviation, 2.6e-6 with the usual 1 and 2; F(
 
 
 def minimal_filtering(m: int) -> tuple[Matrix, Matrix, Matrix]:
-    """`A^T` [m,m+2], `G` [m+2,3] and `B^T` [m+2,m+2] of F(m,3)."""
+    """`A^T` [m,m+2], `G` [m+2,3] and `B^T` [m+2,m+2] of F(m,3), float64."""
+    forward, middle, backward = exact_filtering(m)
+    return _matrix(forward), _matrix(middle), _matrix(backward)
+
+
+def exact_filtering(m: int) -> tuple[Rows, Rows, Rows]:
+    """The rows of `A^T`, `G` and `B^T` of F(m,3) in rational numbers."""
     points = POINTS[m]
     powers = [[point**power for point in points] + [Fraction(power == m - 1)] for power in range(m)]
     at_points = [[point**tap / _others(points, point) for tap in range(_TAPS)] for point in points]
     inputs = [[*_with_roots([other for other in points if other != point]), Fraction(0)] for point in points]
     at_infinity = [Fraction(0), Fraction(0), Fraction(1)]
-    return _matrix(powers), _matrix([*at_points, at_infinity]), _matrix([*inputs, _with_roots(points)])
+    return powers, [*at_points, at_infinity], [*inputs, _with_roots(points)]
 
 
 class Side:
@@ -75,11 +82,11 @@ def side_of(size: int, largest: int, halo: bool = False) -> Side:
     return min((Side(size, m, halo) for m in sorted(POINTS) if m <= largest), key=lambda side: side.points)
 
 
-def filters(weights: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Weights `[out,in,3,3]` at the points of F(rows,3) x F(columns,3): `[rows + 2,columns + 2,out,in]`."""
+def filters(weights: NDArray[np.float32], rows: int, columns: int) -> Matrix:
+    """Weights `[out,in,3,3]` at the points of F(rows,3) x F(columns,3): float64 `[rows + 2,columns + 2,out,in]`."""
     down, across = minimal_filtering(rows)[1], minimal_filtering(columns)[1]
     at_points: Matrix = np.einsum("ik,jl,ockl->ijoc", down, across, weights.astype(np.float64), optimize=True)
-    return at_points.astype(np.float32)
+    return at_points
 
 
 def _others(points: Sequence[Fraction], point: Fraction) -> Fraction:
@@ -95,5 +102,5 @@ def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-def _matrix(rows: list[list[Fraction]]) -> Matrix:
+def _matrix(rows: Rows) -> Matrix:
     return np.array([[float(value) for value in row] for row in rows])

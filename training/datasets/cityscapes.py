@@ -37,7 +37,8 @@ AVERAGE_PIXELS = {
     "motorcycle": 6298.7200839748,
     "bicycle": 4672.3249222261,
 }
-"""Of an instance in Cityscapes; the benchmark's own figures."""
+"""Pixels of an average instance in Cityscapes, from its own evaluation script (cityscapesScripts,
+evalPixelLevelSemanticLabeling)."""
 
 
 def coarse_or_fine(name: str, kind: str, splits: tuple[str, ...]) -> Layout:

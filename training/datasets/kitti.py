@@ -30,7 +30,8 @@ _AVERAGE_PIXELS = {
     "motorcycle": 695.617676,
     "bicycle": 1244.791260,
 }
-"""Of an instance in KITTI; the development kit's own figures (evalPixelLevelSemanticLabeling)."""
+"""Pixels of an average instance in KITTI, from its development kit's evaluation script
+(evalPixelLevelSemanticLabeling)."""
 
 _WITH_INSTANCES = range(24, 34)
 """Label ids of what is counted one by one; by the kit's readme buildings have numbers, too."""
@@ -44,6 +45,10 @@ def _list_split(root: Path, split: str) -> Listing:
 
 
 def _read_instances(path: Path) -> NDArray[np.uint16]:
+    """Instances in Cityscapes' form, uint16 `[H,W]`: label id times 1,000 and a number, or the label id alone.
+
+    Raises InputError for a file that is in no such form.
+    """
     values = read_wide_values(path)
     label, number = values >> 8, values & 255
     unknown = sorted({*np.unique(label).tolist()} - {*TRAIN_ID_OF})
