@@ -37,6 +37,7 @@ from benchmarks.machine import machine
 from splitmerge.errors import InputError, SplitmergeError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.options import height_and_width, positive_integer
+from training.learning.allocator import keep_freed_memory
 from training.learning.compiled import check_compiler, compiled, failures_told
 from training.models import create_model
 from training.networks.base import SegmentationNet, cross_entropy
@@ -183,6 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows here too")
     arguments = parser.parse_args(argv)
     found: list[dict[str, Any]] = []
+    keep_freed_memory()  # as a training does
     try:
         check_outputs((arguments.json,))
         if any(side % STRIDE for side in arguments.crop):

@@ -29,9 +29,12 @@ _BACKEND, _PRECISION = "onnxruntime", "fp32"
 _TUNING = "tuning.json"
 _ROUNDS = 3
 _SECONDS = 10.0
-"""About how long to time the forms; twice as long to search. Ways that come last are left out where frames are slow."""
+"""About how long to time the forms; three times as long to search. Where frames are slow, ways that come last, and that
+were slow before, are left out."""
+_TURN_SECONDS = 2.5
+"""After which a way's turn begins no other frame."""
 _CHUNKS = (1, 2, 4)
-_GAIN = 0.95
+_GAIN = 0.97
 """A way must take a frame to this share of the best one's time before it: less is noise, and the first ways take least
 memory."""
 
@@ -112,18 +115,22 @@ def remembered(package: Package) -> Sharing | None:
 
 
 def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
-    """Ways to share a frame out and the fewest milliseconds that each took, those that differ most from each other
-    first. They take turns, one at a time in memory: a shared machine has slow minutes, in which any way would lose.
+    """Ways to share a frame out and the fewest milliseconds that each took. They take turns, one at a time in memory: a
+    shared machine has slow minutes, in which any way would lose. First those that differ most from each other; from the
+    second round on the fastest so far, so that what time there is tells those that are close apart.
     """
+    ways = list(_ways(package))
     tried: dict[Sharing, float] = {}
     frame, began = noise_frame(package), time.perf_counter()
-    ways = [way for _ in range(_ROUNDS) for way in _ways(package)]
-    for sharing in tqdm(ways, desc="sharing out", disable=None, leave=False):
-        if tried and time.perf_counter() - began > 2 * _SECONDS:
-            break
-        with Executor(package, backend=_BACKEND, **asdict(sharing)) as executor:
-            (ms,) = in_turn({"": executor.segment}, frame, 1, _SECONDS / 2).values()
-        tried[sharing] = min(ms, tried.get(sharing, ms))
+    with tqdm(total=_ROUNDS * len(ways), desc="sharing out", disable=None, leave=False) as progress:
+        for _ in range(_ROUNDS):
+            for sharing in sorted(ways, key=lambda way: tried.get(way, 0)):
+                if tried and time.perf_counter() - began > 3 * _SECONDS:
+                    break
+                with Executor(package, backend=_BACKEND, **asdict(sharing)) as executor:
+                    (ms,) = in_turn({"": executor.segment}, frame, _ROUNDS, _TURN_SECONDS).values()
+                tried[sharing] = min(ms, tried.get(sharing, ms))
+                progress.update()
     best = next(iter(tried))
     for sharing, ms in tried.items():
         if ms < _GAIN * tried[best]:

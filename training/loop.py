@@ -26,6 +26,7 @@ from training.checkpoint import save_checkpoint
 from training.data import Dataset
 from training.interrupts import interrupts_wait
 from training.learning import norms
+from training.learning.allocator import keep_freed_memory
 from training.learning.augment import check_fits, with_hard_images
 from training.learning.config import TrainConfig
 from training.learning.journal import Journal
@@ -60,6 +61,8 @@ def train(
         state = begin(config, out, classes, max(1, len(images) // config.batch), processes)
         if processes.first:
             write_json(out / "config.json", asdict(config))
+        if processes.device.type == "cpu":
+            keep_freed_memory()
         part = processes.part(config.batch)
         steps = batches(config, images, state.step, part)
         with Journal(config, state, out) as journal, interrupts_wait() as interrupted:

@@ -17,5 +17,6 @@ def executor(folder: Path, **arguments: Any) -> Contender:
     for; `arguments` are the executor's own. It lives as long as its process.
     """
     package = Package.open(folder)
-    made = Executor(package, **{**asdict(remembered(package) or Sharing()), **arguments})
-    return Contender(made.segment, notes=made.facts)
+    options = {**asdict(remembered(package) or Sharing()), **arguments}
+    made = Executor(package, **options)
+    return Contender(made.segment, notes={**options, **made.facts})

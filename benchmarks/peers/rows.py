@@ -1,8 +1,8 @@
 """Rows of the comparison: what each contestant took, and what follows from it."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Row:
     ties left out where they are known. `times` is how many times as fast it is as the best peer. `gflops` counts two
     operations for each multiply-add of the network as it is written, whatever a contestant really computes, and
     `of_gemm` is their share of the matrix product's rate in the same rounds: fewer operations can take it above 1.
+    `notes` are a contestant's own settings: of this project, how the frame was shared out.
     """
 
     name: str
@@ -48,10 +49,11 @@ class Row:
     times: float | None = None
     gflops: float | None = None
     of_gemm: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Without what is unknown."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", (), {})}
 
 
 def rows_of(contestants: Sequence[Contestant], taken: Sequence[Taken | str], multiply_adds: int) -> list[Row]:
@@ -104,6 +106,7 @@ def _row(
         wrong=_wrong(share),
         times=None if limit or best_peer is None else round(best_peer / median, 3),
         gflops=None if gflops is None else round(gflops, 2),
+        notes=took.notes,
         of_gemm=None if limit or gemm is None or gflops is None else round(gflops / gemm, 4),
     )
 

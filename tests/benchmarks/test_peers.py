@@ -39,6 +39,7 @@ def test_a_network_of_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str
     projects, others = case["rows"][:2], case["rows"][2:4]
     assert not any("memory_mib" in row for row in projects), "whole graphs run once while they load"
     assert all(row["memory_mib"] >= 0 for row in others)
+    assert all(row["notes"]["threads"] and row["notes"]["chunk"] == 1 for row in projects)
     assert case["times_the_best_peer"] == max(row["times"] for row in projects) and report["left_out"] == []
     assert report["command"][:2] == ["splitmerge", "bench"] and "openvino" in report["machine"]["versions"]
     assert (tmp_path / "b.md").read_text().strip() in capsys.readouterr().out

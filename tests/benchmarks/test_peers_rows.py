@@ -30,13 +30,14 @@ def saved(path: Path, labels: list[int], margins: list[float] | None = None) -> 
 
 def test_ratios_rates_and_shares() -> None:
     taken = [
-        Taken(30, [10.0, 14.0, 8.0], 1, 100, 140),
+        Taken(30, [10.0, 14.0, 8.0], 1, 100, 140, notes={"chunk": 2}),
         Taken(30, [25.0, 20.0, 21.0], 1, 100, 400),
         "no room",
         Taken(0, [400.0, 100.0, 200.0]),
     ]
     ours, one, two, product = rows_of([OURS, ONE, TWO, PRODUCT], taken, 2 * 10**8)
     assert (ours.median_ms, ours.least_ms, ours.most_ms, ours.memory_mib) == (10, 8, 14, 40)
+    assert ours.to_json()["notes"] == {"chunk": 2} and "notes" not in one.to_json()
     assert ours.times == 2.1 and one.times == 1.0 and product.times is None
     assert two.skipped == "no room" and two.median_ms is None
     assert ours.gflops == 40.0  # 0.4 G operations in 10 ms

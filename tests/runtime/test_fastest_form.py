@@ -172,7 +172,9 @@ def test_the_search_ends_in_time_and_keeps_the_fastest(package: Package, monkeyp
     opened = plant(monkeypatch, lambda one: 0.001 if (one.contexts, one.threads, one.chunk) == (2, 2, 2) else 0.02)
     _, said = build_fastest(package, "cpu")
     tried = [Sharing(one.contexts, one.threads or 0, one.chunk) for one in opened]
-    assert tried == 3 * [Sharing(c, 4 // c, chunk) for chunk in (1, 2, 4) for c in (4, 2, 1)]
+    ways = [Sharing(c, 4 // c, chunk) for chunk in (1, 2, 4) for c in (4, 2, 1)]
+    assert tried[:9] == ways and set(tried[9:18]) == set(tried[18:]) == set(ways)
+    assert tried[9] == tried[18] == best, "later rounds begin with the fastest"
     assert remembered(package) == best and "2 contexts of 2 threads, 2 split batches at once" in said
     kept = json.loads(engine_of(package).with_name("tuning.json").read_text())
     assert [one["contexts"] for one in kept["tried_ms"]] == [one.contexts for one in tried[:9]]
@@ -209,7 +211,10 @@ def test_a_network_of_one_graph_takes_memory_where_it_is_faster(
     package = with_cpu_form(tmp_path / "p", cut=False)
     opened = plant(monkeypatch, lambda one: 0.05 * (gain if one._roomy else 1))
     _, said = build_fastest(package, "plain")
-    assert [(one.threads, one._roomy) for one in opened] == 3 * [(cores(), False), (cores(), True)]
+    fastest_first = [(cores(), chosen), (cores(), not chosen)]
+    assert [(one.threads, one._roomy) for one in opened[:2]] == [(cores(), False), (cores(), True)]
+    if gain < 0.9:  # else noise may order them
+        assert [(one.threads, one._roomy) for one in opened[2:]] == 2 * fastest_first
     assert remembered(package) == Sharing(1, cores(), 1, chosen)
     assert ("threads that spin" in said) == chosen and "2 ways tried" in said
     with open_executor(package, options()) as executor:

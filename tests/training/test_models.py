@@ -9,8 +9,10 @@ from networks import with_statistics
 from torch import nn
 
 from splitmerge.errors import CheckpointError, InputError
+from splitmerge.labels import IGNORE
 from training.layers import merge_pool, shrink_pool
 from training.models import create_model, list_models, load_backbone
+from training.networks.base import cross_entropy
 from training.networks.smp import SMP
 from training.reduction import SplitMerge
 
@@ -109,6 +111,28 @@ def test_loss_counts_the_sampled_pixels_alone() -> None:
     masked = torch.full_like(labels, 255)
     masked[:, row::stride, column::stride] = labels[:, row::stride, column::stride]
     torch.testing.assert_close(loss, F.cross_entropy(sparse, masked, ignore_index=255))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("ignored", [0, 40, 48])
+def test_cross_entropy_in_any_layout(layout: torch.memory_format, ignored: int) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 5, 4, 6, dtype=torch.float64), torch.randint(5, (2, 4, 6))
+    labels.view(-1)[:ignored] = IGNORE
+    given = logits.to(memory_format=layout).requires_grad_()
+    cross_entropy(given, labels).backward()
+    loss, gradient = torch.zeros(()), torch.zeros_like(logits)
+    counted = max(1, 48 - ignored)
+    for image, row, column in itertools.product(range(2), range(4), range(6)):
+        label = int(labels[image, row, column])
+        if label == IGNORE:
+            continue
+        powers = logits[image, :, row, column].exp()
+        shares = powers / powers.sum()
+        loss = loss - shares[label].log() / counted
+        gradient[image, :, row, column] = (shares - F.one_hot(torch.tensor(label), 5)) / counted
+    torch.testing.assert_close(cross_entropy(given, labels), loss.double(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(given.grad, gradient, rtol=1e-12, atol=1e-12)
 
 
 def test_all_training_offsets_together_are_the_full_result() -> None:
