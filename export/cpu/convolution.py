@@ -8,6 +8,7 @@ band and from group to group, its inputs and outputs being views of the tensors 
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +24,10 @@ CACHE_BYTES = 1_500_000
 """What the points of a band may take, if that is more than one row of tiles. Measured with 16 to 512 channels on an
 AMD EPYC (Zen 4, 1 MiB of second-level cache a core): bands of one row of tiles and of two were equally fast, of four
 and more slower; from 1.5 to 3 MB made no difference, 0.6 MB was a fifth slower with 16 channels."""
+
+ROW_BY_ROW = 100_000_000
+"""Multiply-adds of a band whose points do not fit the cache, from which on they are made, multiplied and used a row at
+a time. What Scan takes for each row is a few per cent of half as many."""
 
 TALLEST = 4
 """Rows of a tile. Tiles of 8 x 8 take a sixth fewer products than of 4 x 8 and lose five times as much (`POINTS`)."""
@@ -79,7 +84,7 @@ def bands_of(tiling: Tiling) -> tuple[int, int]:
     Bands are all alike, so their rows divide the height. Where that would take more products than the whole height in
     one go, which has fewer tiles that reach beyond it, there is one band.
     """
-    points = tiling.tiles * _columns(tiling).points * (tiling.channels or 1) * tiling.batches * 4
+    points = _row_bytes(tiling, _columns(tiling), tiling.channels or 1)
     whole = side_of(tiling.height, TALLEST)
     best = tiling.height
     for rows in (rows for rows in range(2, tiling.height) if tiling.height % rows == 0):
@@ -141,14 +146,12 @@ def _band(
     (out, into), rows = convolution.weights.shape[:2], len(down.outputs)
     value = emit("MatMul", emit.floats(down.inputs), emit.reshape(value, down.inputs.shape[1], -1))
     value = emit.reshape(value, down.points, tiling.run, into, -1)
-    if tiling.tiles > 1:
-        value = _with_neighbours(emit, value, down.points, tiling)
-    value = emit("MatMul", emit.floats(across.inputs), emit.reshape(value, down.points, across.inputs.shape[1], -1))
-    steps = down.m + 2, across.m + 2
-    value = emit.reshape(value, down.tiles, steps[0], across.tiles, steps[1], into, -1)
     by_point = filters(convolution.weights, down.m, across.m)
-    value = emit("MatMul", emit.floats(by_point.reshape(1, steps[0], 1, steps[1], out, into)), value)
-    value = emit("MatMul", emit.floats(across.outputs), emit.reshape(value, down.points, across.points, -1))
+    if down.tiles == 1 and _is_large(down.points * _row_bytes(tiling, across, max(into, out)), min(into, out)):
+        value = emit("Scan", value, emit.floats(by_point), body=_row(emit, tiling, across, by_point), num_scan_inputs=2)
+    else:
+        weights = emit.floats(by_point[None, :, None])
+        value = _across(emit, value, weights, tiling, across, [down.tiles, down.m + 2])
     value = emit.reshape(value, down.points, -1)
     if shortcut is None:
         value = emit("MatMul", emit.floats(down.outputs), value)
@@ -158,6 +161,41 @@ def _band(
     if convolution.bias is not None:
         value = emit("Add", value, emit.floats(convolution.bias.reshape(-1, 1)))
     return emit("Relu", value) if convolution.relu else value
+
+
+def _row(emit: Emitter, tiling: Tiling, across: Side, by_point: NDArray[np.float64]) -> ir.Graph:
+    """What Scan does to each row of points `[run,in,N]`, with its weights `[points of a tile,out,in]`. A product is the
+    last step, for a Reshape would be a copy there: `[1,run,out * N]`."""
+    *steps, out, into = by_point.shape[1:]
+    row = Emitter(f"{emit.name}.row")
+    value = ir.val(f"{row.name}.points", _FLOAT, [tiling.run, into, None])
+    weights = ir.val(f"{row.name}.weights", _FLOAT, [*steps, out, into])
+    result = _across(row, row.reshape(value, 1, tiling.run, into, -1), weights, tiling, across, [1, 1])
+    result.dtype, result.shape = _FLOAT, ir.Shape([1, tiling.run, None])
+    return ir.Graph([value, weights], [result], nodes=row.nodes, initializers=row.constants, name=row.name)
+
+
+def _across(
+    emit: Emitter, value: ir.Value, weights: ir.Value, tiling: Tiling, across: Side, down: list[int]
+) -> ir.Value:
+    """Rows of points `[tiles * points,run,in,N]`, those of each tile `down` the height, through a row's own points and
+    the weights at them: `[tiles * points,run,out * N]`."""
+    rows, channels = prod(down), tiling.channels or 1
+    if tiling.tiles > 1:
+        value = _with_neighbours(emit, value, rows, tiling)
+    value = emit("MatMul", emit.floats(across.inputs), emit.reshape(value, rows, across.inputs.shape[1], -1))
+    value = emit("MatMul", weights, emit.reshape(value, *down, across.tiles, across.m + 2, channels, -1))
+    return emit("MatMul", emit.floats(across.outputs), emit.reshape(value, rows, across.points, -1))
+
+
+def _row_bytes(tiling: Tiling, across: Side, channels: int) -> int:
+    """What a row of points takes for one batch of the graph."""
+    return 4 * tiling.tiles * across.points * tiling.batches * channels
+
+
+def _is_large(point_bytes: int, channels: int) -> bool:
+    """Whether the points of a band, with so many channels on the other side of the products, are made row by row."""
+    return point_bytes > CACHE_BYTES and point_bytes // 4 * channels > ROW_BY_ROW
 
 
 def _with_neighbours(emit: Emitter, value: ir.Value, rows: int, tiling: Tiling) -> ir.Value:

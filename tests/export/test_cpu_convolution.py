@@ -1,6 +1,6 @@
 """Winograd's matrices in exact arithmetic, tilings against their definition in loops, convolutions against PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -220,6 +220,7 @@ def test_convolutions(tiled: Tiling, out: int, count: int, data: st.DataObject) 
     expected = (expected.relu() if relu else expected).numpy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "CACHE_BYTES", limit)
+        patch.setattr(convolution, "ROW_BY_ROW", data.draw(st.sampled_from([0, 1_000_000])))
         found = convolved(tiled, made_of, x, other if added else None)
         lost = 1e-4 if tiled.run <= 4 else 1e-4 * np.sqrt(9 * weights.shape[1])  # tiles of 8: of the deviation
         np.testing.assert_allclose(found, expected, rtol=0, atol=lost)
@@ -239,10 +240,20 @@ def convolved(tiled: Tiling, made_of: Convolution, x: Array, other: Array | None
         given.append((input_like(other, "other"), other))
         shortcut = result.enter(emit, given[-1][0])
     tiles = convolve(emit, entered, tiled, made_of, shortcut)
-    steps = tiled.groups * bands_of(tiled)[0]
-    assert any(node.op_type == "Scan" for node in emit.nodes) == (steps > 1)
+    bands, rows = bands_of(tiled)
+    down, across = side_of(rows, TALLEST), side_of(tiled.run, 8)
+    points = down.points * across.points * tiled.tiles * tiled.batches * max(tiled.channels or 1, len(made_of.weights))
+    products = points * min(tiled.channels or 1, len(made_of.weights))
+    row_by_row = down.tiles == 1 and 4 * points > convolution.CACHE_BYTES and products > convolution.ROW_BY_ROW
+    assert scans_of(emit.nodes) == [1] * (tiled.groups * bands > 1) + [1] * row_by_row
     (found,) = run(emit, [result.leave(emit, tiles)], *given)
     return found
+
+
+def scans_of(nodes: Iterable[ir.Node]) -> list[int]:
+    """How many Scans there are in the graph, in the bodies of those, and so on."""
+    bodies = [node.attributes["body"].as_graph() for node in nodes if node.op_type == "Scan"]
+    return [len(bodies), *scans_of(node for body in bodies for node in body)] if bodies else []
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -301,6 +312,25 @@ def test_the_points_of_a_band_fit_the_cache() -> None:
         row_of_tiles = 4 * 6 * 10 * tiled.tiles * tiled.batches * channels
         assert largest <= max(convolution.CACHE_BYTES, row_of_tiles), (channels, largest)
         assert largest < 4 * batches * channels * height * width
+
+
+def test_large_products_are_made_a_row_of_points_at_a_time() -> None:
+    """Split batches of 512 channels, 4x8: nothing as large as all points is ever there."""
+    tiled = Tiling(512, 4, 8, 1, ((8, 8),), (False,))
+    emit = Emitter("c")
+    x = ir.val("x", ir.DataType.FLOAT, [1, 4, 8, 512, 64])
+    out = convolve(emit, x, tiled, Convolution(np.ones((512, 512, 3, 3), np.float32), None), None)
+    graph = ir.Graph([x], [out], nodes=emit.nodes, initializers=emit.constants, opset_imports={"": 19}, name="g")
+    common.ShapeInferencePass(strict_mode=True)(ir.Model(graph, ir_version=10))
+    (scan,) = [node for node in emit.nodes if node.op_type == "Scan"]
+    pair = 512 * 64
+
+    def largest(nodes: Iterable[ir.Node]) -> int:
+        found = [sizes(value) for node in nodes for value in node.outputs]
+        return max(prod(size or 1 for size in shape) * (64 if None in shape else 1) for shape in found)
+
+    assert largest(scan.attributes["body"].as_graph()) == 10 * pair
+    assert largest(emit.nodes) == 6 * 8 * pair
 
 
 def test_columns_are_apart_in_neighbouring_groups() -> None:
