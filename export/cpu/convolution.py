@@ -50,24 +50,24 @@ def convolve(
     """A convolution with padding 1 of a tiled value; `shortcut`, of the result's size, is added to it."""
     channels = convolution.weights.shape[0]
     bands, rows = bands_of(tiling)
-    steps = tiling.groups * bands
-    sides = side_of(rows, TALLEST, halo=bands > 1), _columns(tiling)
+    steps, halo = tiling.groups * bands, bands * tiling.strips > 1
+    sides = side_of(rows, TALLEST, halo), _columns(tiling)
     shape = [tiling.run, tiling.channels or 1, -1]
+    around = [_neighbours(emit, value, tiling, rows, above) for above in (True, False)] if halo else []
     if steps == 1:
         whole = emit.reshape(value, rows, *shape)
+        above_and_below = [emit.reshape(row, 1, *shape) for row in around]
         added = None if shortcut is None else emit.reshape(shortcut, rows, tiling.run, channels, -1)
-        out = _band(emit, whole, tiling, convolution, sides, added)
-        return emit.reshape(out, 1, tiling.height, tiling.run, channels, -1)
-    feeds, shapes = [emit.reshape(value, steps, rows, *shape)], [[rows, *shape]]
-    if bands > 1:
-        feeds += [_neighbours(emit, value, tiling, rows, bands, above) for above in (True, False)]
-        shapes += [[1, *shape], [1, *shape]]
+        out = _band(emit, _surrounded(emit, whole, above_and_below), tiling, convolution, sides, added)
+        return emit.reshape(out, 1, rows, tiling.run, channels, -1)
+    feeds = [emit.reshape(value, steps, rows, *shape), *around]
+    shapes = [[rows, *shape], *([1, *shape] for _ in around)]
     if shortcut is not None:
         feeds.append(emit.reshape(shortcut, steps, rows, tiling.run, channels, -1))
         shapes.append([rows, tiling.run, channels, -1])
     body = _body(f"{emit.name}.band", shapes, tiling, convolution, sides, shortcut is not None)
     out = emit("Scan", *feeds, body=body, num_scan_inputs=len(feeds))
-    return emit.reshape(out, tiling.groups, tiling.height, tiling.run, channels, -1)
+    return emit.reshape(out, tiling.groups, tiling.rows, tiling.run, channels, -1)
 
 
 def pointwise(emit: Emitter, value: ir.Value, convolution: Convolution) -> ir.Value:
@@ -81,20 +81,20 @@ def pointwise(emit: Emitter, value: ir.Value, convolution: Convolution) -> ir.Va
 def bands_of(tiling: Tiling) -> tuple[int, int]:
     """Bands, and rows of each: as many rows as fit the cache, at least one row of tiles.
 
-    Bands are all alike, so their rows divide the height. Where that would take more products than the whole height in
+    Bands are all alike, so their rows divide a strip's. Where that would take more products than the whole strip in
     one go, which has fewer tiles that reach beyond it, there is one band.
     """
-    points = _row_bytes(tiling, _columns(tiling), tiling.channels or 1)
-    whole = side_of(tiling.height, TALLEST)
-    best = tiling.height
-    for rows in (rows for rows in range(2, tiling.height) if tiling.height % rows == 0):
+    points, height = _row_bytes(tiling, _columns(tiling), tiling.channels or 1), tiling.rows
+    whole = side_of(height, TALLEST)
+    best = height
+    for rows in (rows for rows in range(2, height) if height % rows == 0):
         side = side_of(rows, TALLEST)
-        no_more = side.points * (tiling.height // rows) <= whole.points
-        if no_more and (best == tiling.height or side.points * points <= CACHE_BYTES):
+        no_more = side.points * (height // rows) <= whole.points
+        if no_more and (best == height or side.points * points <= CACHE_BYTES):
             best = rows
     if whole.points * points <= CACHE_BYTES:
-        best = tiling.height
-    return tiling.height // best, best
+        best = height
+    return height // best, best
 
 
 def _columns(tiling: Tiling) -> Side:
@@ -102,13 +102,28 @@ def _columns(tiling: Tiling) -> Side:
     return side_of(tiling.run, TILE, halo=tiling.tiles > 1)
 
 
-def _neighbours(emit: Emitter, value: ir.Value, tiling: Tiling, rows: int, bands: int, above: bool) -> ir.Value:
-    """The row above (or below) each band, `[steps,1,run,C,N]`: zeros where there is none."""
-    if above:
-        row = emit.pad(emit.slice(value, 1, rows - 1, tiling.height - 1, rows), 5, 1, 1, 0)
-    else:
-        row = emit.pad(emit.slice(value, 1, rows, tiling.height, rows), 5, 1, 0, 1)
-    return emit.reshape(row, tiling.groups * bands, 1, tiling.run, tiling.channels or 1, -1)
+def _neighbours(emit: Emitter, value: ir.Value, tiling: Tiling, rows: int, above: bool) -> ir.Value:
+    """The row above (or below) each band, `[steps,1,run,C,N]`, which may be another strip's; zeros where none is."""
+    bands, groups, shape = tiling.rows // rows, tiling.groups, [tiling.run, tiling.channels or 1]
+    start, stop = (rows - 1, tiling.rows - 1) if above else (rows, tiling.rows)
+    inner = emit.slice(value, 1, start, stop, rows) if bands > 1 else None
+    if tiling.strips == 1:
+        assert inner is not None, "one band of one strip has no neighbours"
+        row = emit.pad(inner, 5, 1, *((1, 0) if above else (0, 1)))
+        return emit.reshape(row, groups * bands, 1, *shape, -1)
+    edge = emit.slice(value, 1, tiling.rows - 1, tiling.rows) if above else emit.slice(value, 1, 0, 1)
+    apart = emit.reshape(edge, groups, *shape, tiling.strips, -1)
+    kept, zeros = ((0, tiling.strips - 1), (1, 0)) if above else ((1, tiling.strips), (0, 1))
+    moved = emit.pad(emit.slice(apart, 3, *kept), 5, 3, *zeros)
+    row = emit.reshape(moved, groups, 1, *shape, -1)
+    if inner is not None:
+        row = emit("Concat", *((row, inner) if above else (inner, row)), axis=1)
+    return emit.reshape(row, groups * bands, 1, *shape, -1)
+
+
+def _surrounded(emit: Emitter, rows: ir.Value, around: list[ir.Value]) -> ir.Value:
+    """Rows with the one above and the one below, if there are any."""
+    return emit("Concat", around[0], rows, around[1], axis=0) if around else rows
 
 
 def _body(
@@ -126,8 +141,7 @@ def _body(
         for index, shape in enumerate(shapes)
     ]
     rows, *around = inputs[: len(inputs) - shortcut]
-    band = emit("Concat", around[0], rows, around[1], axis=0) if around else rows
-    out = _band(emit, band, tiling, convolution, sides, inputs[-1] if shortcut else None)
+    out = _band(emit, _surrounded(emit, rows, around), tiling, convolution, sides, inputs[-1] if shortcut else None)
     out.dtype = _FLOAT
     out.shape = ir.Shape([len(sides[0].outputs), tiling.run, len(convolution.weights), None])
     return ir.Graph(inputs, [out], nodes=emit.nodes, initializers=emit.constants, name=name)
@@ -190,7 +204,7 @@ def _across(
 
 def _row_bytes(tiling: Tiling, across: Side, channels: int) -> int:
     """What a row of points takes for one batch of the graph."""
-    return 4 * tiling.tiles * across.points * tiling.batches * channels
+    return 4 * tiling.strips * tiling.tiles * across.points * tiling.batches * channels
 
 
 def _is_large(point_bytes: int, channels: int) -> bool:
@@ -204,7 +218,7 @@ def _with_neighbours(emit: Emitter, value: ir.Value, rows: int, tiling: Tiling) 
     last, first = (emit.slice(value, 1, column, column + 1) for column in (run - 1, 0))
     sides = []
     for column, kept, zeros in ((last, (0, tiles - 1), (1, 0)), (first, (1, tiles), (0, 1))):
-        apart = emit.reshape(column, rows, 1, channels, tiles, -1)
+        apart = emit.reshape(column, rows, 1, channels * tiling.strips, tiles, -1)
         moved = emit.pad(emit.slice(apart, 3, *kept), 5, 3, *zeros)
         sides.append(emit.reshape(moved, rows, 1, channels, -1))
     before, behind = sides

@@ -1,9 +1,10 @@
 """The layout in which convolutions are matrix products: batches innermost, and beside them the tiles of a row.
 
-A tensor `[N,C,H,W]` is kept as `[groups,H,run,C,tiles * batches]`: the pixel of row h and column t * run + j of batch b
-in group g is at `[g,h,j,:,t * batches + b]`. Each of a row's `tiles` has `run` columns. So what a small matrix does to
-rows is one product of matrices, what it does to the columns of a tile another one, and what weights do to channels a
-third, without a copy and with long rows of numbers to do it to.
+A tensor `[N,C,H,W]` is kept as `[groups,rows,run,C,strips * tiles * batches]`: the pixel of row s * rows + i and column
+t * run + j of batch b in group g is at `[g,i,j,:,(s * tiles + t) * batches + b]`. Each of the height's `strips` has
+`rows` rows, each of a row's `tiles` has `run` columns. So what a small matrix does to rows is one product of matrices,
+what it does to the columns of a tile another one, and what weights do to channels a third, without a copy and with long
+rows of numbers to do it to.
 
 A split makes more batches of fewer tiles. They become batches as long as rows stay short enough for the cache, and else
 groups, which are computed one after the other. The order is that of the splits, the last one first, and the graph's own
@@ -32,6 +33,11 @@ LONGEST = 128
 fewer; with 128, rows of 32 took a tenth longer, and of 256 a quarter, since a band's points left the cache (AMD EPYC,
 Zen 4)."""
 
+SHORTEST = 64
+"""Numbers in the innermost rows up to which strips join them, where tiles and split batches are few."""
+LOWEST = 4
+"""Rows that a strip has at least, so that those above and below it are not too many."""
+
 
 def run_of(width: int) -> int:
     """Columns of each tile of a row."""
@@ -50,6 +56,12 @@ class Tiling:
     tiles: int
     layout: Layout = ()
     grouped: tuple[bool, ...] = ()
+    strips: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a strip."""
+        return self.height // self.strips
 
     @property
     def groups(self) -> int:
@@ -80,13 +92,13 @@ class Tiling:
 
     def can_split(self, window: Window) -> bool:
         """Whether `split` knows how."""
-        return self.height % window[0] == 0 and self.run % window[1] == 0
+        return self.rows % window[0] == 0 and self.run % window[1] == 0
 
     def split(self, emit: Emitter, value: ir.Value, window: Window) -> tuple[ir.Value, "Tiling"]:
         """Split pooling, as one transposition.
 
         Column t * run + j, with j = i * columns + l, becomes column t * (run / columns) + i of split batch l; a new
-        tile is made of `joined` old ones.
+        tile is made of `joined` old ones. Rows and strips likewise.
         """
         rows, columns = window
         short, run = self.run // columns, run_of(self.run * self.tiles // columns)
@@ -94,30 +106,43 @@ class Tiling:
         tiles = self.tiles // joined
         grouped = tiles * self.batches * rows * columns > LONGEST
         after = Tiling(self.channels, self.height // rows, run, tiles, (*self.layout, window), (*self.grouped, grouped))
-        sizes = {"g": self.groups, "h": after.height, "k": rows, "i": short, "l": columns, "t": tiles, "joined": joined}
-        sizes |= {"c": self.channels or 1, "n": -1}
+        after = after.in_strips(self.strips)
+        merged = self.strips // after.strips
+        sizes = {"g": self.groups, "h": self.rows // rows, "k": rows, "i": short, "l": columns}
+        sizes |= {"s": after.strips, "merged": merged, "t": tiles, "joined": joined, "c": self.channels or 1, "n": -1}
         channel = ["c"] if self.channels is not None else []
-        before = ["g", "h", "k", "i", "l", *channel, "t", "joined", "n"]
-        offsets = ["k", "l"]
-        order = [
-            *(offsets if grouped else []),
-            "g",
-            "h",
-            "joined",
-            "i",
-            *channel,
-            "t",
-            *([] if grouped else offsets),
-            "n",
-        ]
+        before = ["g", "h", "k", "i", "l", *channel, "s", "merged", "t", "joined", "n"]
+        offsets, inner = ["k", "l"], ["merged", "h", "joined", "i", *channel, "s", "t"]
+        order = [*offsets, "g", *inner, "n"] if grouped else ["g", *inner, *offsets, "n"]
         apart = emit.reshape(value, *(sizes[axis] for axis in before))
         turned = emit("Transpose", apart, perm=[before.index(axis) for axis in order])
         return emit.reshape(turned, *after._tiled_shape()), after
 
+    def in_strips(self, most: int) -> "Tiling":
+        """With as many strips as make rows long enough, `most` or a part of that."""
+        strips = max(
+            (
+                count
+                for count in range(1, most + 1)
+                if most % count == 0
+                and self.height % (count * LOWEST) == 0
+                and count * self.tiles * self.batches <= SHORTEST
+            ),
+            default=1,
+        )
+        return replace(self, strips=strips)
+
     def _turned(
         self, emit: Emitter, value: ir.Value, before: list[str], after: list[str], shape: list[int]
     ) -> ir.Value:
-        sizes = {"n": -1, "h": self.height, "run": self.run, "tiles": self.tiles, "c": self.channels or 1}
+        sizes = {
+            "n": -1,
+            "s": self.strips,
+            "h": self.rows,
+            "run": self.run,
+            "tiles": self.tiles,
+            "c": self.channels or 1,
+        }
         sizes |= {f"k{i}": rows for i, (rows, _) in enumerate(self.layout)}
         sizes |= {f"l{i}": columns for i, (_, columns) in enumerate(self.layout)}
         apart = emit.reshape(value, *(sizes[axis] for axis in before))
@@ -125,13 +150,13 @@ class Tiling:
         return emit.reshape(turned, *shape)
 
     def _tiled_shape(self) -> list[int]:
-        return [self.groups, self.height, self.run, *self.inner, -1]
+        return [self.groups, self.rows, self.run, *self.inner, -1]
 
     def _plain_order(self) -> list[str]:
         """Axes of `[N,C,H,W]`, taken apart: the last split's row is the highest digit of a batch's row."""
         levels = range(len(self.layout) - 1, -1, -1)
         channel = ["c"] if self.channels is not None else []
-        return ["n", *(f"k{i}" for i in levels), *(f"l{i}" for i in levels), *channel, "h", "tiles", "run"]
+        return ["n", *(f"k{i}" for i in levels), *(f"l{i}" for i in levels), *channel, "s", "h", "tiles", "run"]
 
     def _tiled_order(self) -> list[str]:
         levels = range(len(self.layout) - 1, -1, -1)
@@ -140,7 +165,7 @@ class Tiling:
             [axis for i in levels if self.grouped[i] == grouped for axis in (f"k{i}", f"l{i}")]
             for grouped in (True, False)
         )
-        return [*groups, "h", "run", *channel, "tiles", *batches, "n"]
+        return [*groups, "h", "run", *channel, "s", "tiles", *batches, "n"]
 
 
 def tiling_of(channels: int | None, height: int, width: int, layout: Layout) -> Tiling:
@@ -150,4 +175,4 @@ def tiling_of(channels: int | None, height: int, width: int, layout: Layout) -> 
     for rows, columns in layout:
         grouped.append(tiles * batches * rows * columns > LONGEST)
         batches *= 1 if grouped[-1] else rows * columns
-    return Tiling(channels, height, run, tiles, layout, tuple(grouped))
+    return Tiling(channels, height, run, tiles, layout, tuple(grouped)).in_strips(height)

@@ -115,11 +115,12 @@ def order_of(tiled: Tiling, by_split: Sequence[Window]) -> tuple[int, int]:
 
 
 def expected_tiles(x: Array, tiled: Tiling) -> Array:
-    """`[g,h,j,c,t * batches + b]` of a tensor in the pixels' order, one number at a time."""
+    """`[g,i,j,c,(s * tiles + t) * batches + b]` of a tensor in the pixels' order, one number at a time."""
     rows, columns = (prod(window[axis] for window in tiled.layout) for axis in (0, 1))
     count, batches = len(x) // (rows * columns), tiled.batches * len(x) // (rows * columns)
     channels = x.reshape(len(x), -1, *x.shape[-2:])
-    out = np.zeros((tiled.groups, tiled.height, tiled.run, channels.shape[1], tiled.tiles * batches), x.dtype)
+    shape = tiled.groups, tiled.rows, tiled.run, channels.shape[1], tiled.strips * tiled.tiles * batches
+    out = np.zeros(shape, x.dtype)
     for offsets in np.ndindex(*(size for window in tiled.layout for size in window)):
         pairs = list(zip(offsets[::2], offsets[1::2], strict=True))
         row = column = 0
@@ -128,7 +129,8 @@ def expected_tiles(x: Array, tiled: Tiling) -> Array:
         group, place = order_of(tiled, pairs)
         for n, h, t, j in np.ndindex(count, tiled.height, tiled.tiles, tiled.run):
             pixel = channels[(n * rows + row) * columns + column, :, h, t * tiled.run + j]
-            out[group, h, j, :, t * batches + place * count + n] = pixel
+            strip, within = divmod(h, tiled.rows)
+            out[group, within, j, :, (strip * tiled.tiles + t) * batches + place * count + n] = pixel
     return out if x.ndim == 4 else out[:, :, :, 0]
 
 
@@ -148,7 +150,10 @@ def test_entering_leaving_and_splitting(data: st.DataObject) -> None:
     longest = data.draw(st.sampled_from([1, 8, 64]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiling, "LONGEST", longest)
+        patch.setattr(tiling, "SHORTEST", data.draw(st.sampled_from([1, 8, 64])))
+        patch.setattr(tiling, "LOWEST", data.draw(st.sampled_from([1, 2])))
         now = tiling_of(channels, height, width, ())
+        assert now.rows * now.strips == height
         assert now.run * now.tiles == width and now.run == run_of(width)
         emit, value = Emitter("split"), input_like(x)
         tiles, plain = now.enter(emit, value), x
@@ -191,6 +196,19 @@ def test_runs_of_columns() -> None:
     assert [tiling_of(64, 8, width, ((2, 2), (2, 2))).groups for width in (64, 128)] == [1, 4]  # of 128 numbers, of 256
 
 
+def test_strips_join_where_numbers_are_few() -> None:
+    """As many as are still 64 numbers, of 4 rows at least; a split that brings batches merges them."""
+    sizes_ = [(32, 64), (16, 64), (32, 8), (64, 512), (6, 64), (36, 64), (12, 8)]
+    found = [tiling_of(64, *size, ()) for size in sizes_]
+    assert [one.strips for one in found] == [8, 4, 8, 1, 1, 3, 3]
+    assert [one.rows for one in found] == [4, 4, 4, 64, 6, 12, 4]
+    emit, value = Emitter("split"), ir.val("x", ir.DataType.FLOAT, [1, 8, 8, 64, 64])
+    before = Tiling(64, 64, 8, 8, strips=8)
+    after = [before.split(emit, value, window)[1] for window in ((2, 1), (1, 2), (2, 2), (4, 4))]
+    assert [one.strips for one in after] == [4, 8, 4, 2]
+    assert [one.strips * one.tiles * one.batches for one in after] == [64, 64, 64, 64]
+
+
 @st.composite
 def tilings(draw: st.DrawFn) -> Tiling:
     layout = draw(st.lists(windows, max_size=2))
@@ -198,7 +216,8 @@ def tilings(draw: st.DrawFn) -> Tiling:
     width = draw(st.one_of(st.integers(1, 9), st.sampled_from([12, 16, 20, 24, 40])))
     grouped = tuple(draw(st.booleans()) for _ in layout)
     run_ = run_of(width)
-    return Tiling(draw(st.integers(1, 5)), height, run_, width // run_, tuple(layout), grouped)
+    strips = draw(st.sampled_from([count for count in range(1, height + 1) if height % count == 0]))
+    return Tiling(draw(st.integers(1, 5)), height, run_, width // run_, tuple(layout), grouped, strips)
 
 
 @settings(deadline=None, max_examples=40)
@@ -242,7 +261,14 @@ def convolved(tiled: Tiling, made_of: Convolution, x: Array, other: Array | None
     tiles = convolve(emit, entered, tiled, made_of, shortcut)
     bands, rows = bands_of(tiled)
     down, across = side_of(rows, TALLEST), side_of(tiled.run, 8)
-    points = down.points * across.points * tiled.tiles * tiled.batches * max(tiled.channels or 1, len(made_of.weights))
+    points = (
+        down.points
+        * across.points
+        * tiled.strips
+        * tiled.tiles
+        * tiled.batches
+        * max(tiled.channels or 1, len(made_of.weights))
+    )
     products = points * min(tiled.channels or 1, len(made_of.weights))
     row_by_row = down.tiles == 1 and 4 * points > convolution.CACHE_BYTES and products > convolution.ROW_BY_ROW
     assert scans_of(emit.nodes) == [1] * (tiled.groups * bands > 1) + [1] * row_by_row
