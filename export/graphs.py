@@ -11,6 +11,7 @@ from export.commute import fuse_poolings, hoist
 from export.cpu.labels import label_bands
 from export.cpu.nested import tiled_depth_first
 from export.cpu.stem import stem_by_batches
+from export.cpu.transposes import part_transposes
 from export.cut import cut_at, split_levels
 from export.dilated_form import dilate_split
 from export.ends import add_frames_input, add_labels, finish_labels
@@ -127,6 +128,7 @@ def _cpu_parts(whole: ir.Model, contract: InputContract, cut_level: int) -> dict
         else:
             part, count = tiled_depth_first(part, in_one_piece)
         if count + label_bands(part):
+            part_transposes(part.graph)
             _end(name, part, contract)
             _finish(part, name, max_rank=None)
             changed[name] = part
