@@ -134,7 +134,8 @@ def _body(
     sides: tuple[Side, Side],
     shortcut: bool,
 ) -> ir.Graph:
-    """What Scan does to each band: its rows, those above and below where there are several bands, the shortcut's."""
+    """What Scan does to each band: its rows, those above and below where there are several bands or strips, the
+    shortcut's."""
     emit = Emitter(name)
     inputs = [
         ir.val(f"{name}.input{index}", _FLOAT, [None if size == -1 else size for size in shape])

@@ -175,7 +175,9 @@ class _Tiler:
         """The value in the tiled layout (in `tiling`, if one is given), made here where it is not."""
         assert value is not None
         if tiling is not None and value in self._tiled and self._tiled[value].tiling != tiling:
-            (value,) = self.leave_all([value], before)  # its splits were fused otherwise: numbered in another order
+            (value,) = self.leave_all(
+                [value], before
+            )  # with other strips, or splits that were fused otherwise and number batches so
             del self._tiled[value]
         if value not in self._tiled:
             _, channels, height, width = sizes(value)

@@ -249,6 +249,19 @@ def test_convolutions(tiled: Tiling, out: int, count: int, data: st.DataObject) 
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("height", [3, 4, 5, 6])
+def test_one_or_several_tiles_down_a_band(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one is computed row of points by row of points, for each has the same weights."""
+    monkeypatch.setattr(convolution, "CACHE_BYTES", 1)
+    monkeypatch.setattr(convolution, "ROW_BY_ROW", 0)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 3, height, 16)).astype(np.float32)
+    weights = random.normal(size=(2, 3, 3, 3)).astype(np.float32)
+    expected = conv2d(torch.from_numpy(x).double(), torch.from_numpy(weights).double(), padding=1).numpy()
+    found = convolved(Tiling(3, height, 8, 2), Convolution(weights, None), x, None)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def convolved(tiled: Tiling, made_of: Convolution, x: Array, other: Array | None) -> Array:
     """What the graph gives, which has a Scan where there are several bands or groups."""
     result = tiled.with_channels(len(made_of.weights))

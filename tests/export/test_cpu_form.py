@@ -10,7 +10,10 @@ from export_samples import ort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.cpu import tiling
+from export.cpu.emitter import Emitter
 from export.cpu.form import gains
+from export.cpu.tiling import tiling_of
 from export.nodes import sizes
 
 
@@ -144,6 +147,19 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_values_that_are_needed_both_ways(case: Callable[[], ir.Model]) -> None:
     check(case(), (1, 3))
+
+
+def test_a_summand_in_other_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of split batches leave rows short; strips are added where a value enters, but not by the split."""
+    monkeypatch.setattr(tiling, "LONGEST", 4)
+    monkeypatch.setattr(tiling, "SHORTEST", 4)
+    build = Graph(4, 16, 32)
+    split, entered = build.split(build.conv(build.x, 4)), build.maximum(build.split(build.x))
+    before = tiling_of(4, 16, 32, ())
+    assert before.strips == before.split(Emitter("e"), build.x, (2, 2))[1].strips == 1
+    assert tiling_of(4, 8, 16, ((2, 2),)).strips == 2
+    both = [build.add(build.conv(split, 4), build.conv(entered, 4)), build.add(build.conv(entered, 4), split)]
+    check(build.model(*map(build.merged, both)), (1, 3))
 
 
 @pytest.mark.parametrize("case", [block, block_read_plain, two_branches, read_twice, other_orders])

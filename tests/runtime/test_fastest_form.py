@@ -226,6 +226,23 @@ def test_a_network_of_one_graph_takes_memory_where_it_is_faster(
     assert spins == str(int(chosen)) and settings.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
+@pytest.mark.parametrize(("second", "chosen"), [(96.9, 2), (97.1, 1)])
+def test_three_per_cent_are_a_gain(
+    second: float, chosen: int, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what each way took at best in its turns."""
+    monkeypatch.setattr(runtime.cpu_form, "cores", lambda: 1)
+    turns = {1: iter([130, 100, 140]), 2: iter([second + 9, 120, second]), 4: iter([300.0, 200, 250])}
+
+    def planned(runs: dict[str, Any], *_: Any) -> dict[str, float]:
+        (segment,) = runs.values()
+        return {"": next(turns[segment.__self__.chunk])}
+
+    monkeypatch.setattr(runtime.cpu_form, "in_turn", planned)
+    build_fastest(package, "cpu")
+    assert remembered(package) == Sharing(1, 1, chosen)
+
+
 def options(*given: str) -> Namespace:
     parser = ArgumentParser()
     add_engine_arguments(parser)

@@ -3,8 +3,12 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from toy_pictures import toy_set
+
+from training.loop import TrainConfig, train
 
 _FAULTS = """
 import resource
@@ -29,6 +33,14 @@ def test_what_is_freed_is_not_mapped_again() -> None:
         done = subprocess.run([sys.executable, "-c", _FAULTS, what], check=True, capture_output=True, text=True)
         faults[what] = int(done.stdout)
     assert faults["kept"] < 10 < faults["given back"]
+
+
+def test_trainings_ask_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("training.loop.keep_freed_memory", lambda: asked.append(True))
+    config = TrainConfig(model="fcn32s-18", width=2, crop=(32, 32), batch=2, steps=1, validate_every=1)
+    train(config, toy_set(2, 1), toy_set(1, 2), tmp_path)
+    assert asked == [True]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

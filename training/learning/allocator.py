@@ -9,7 +9,8 @@ _NEVER = -1
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what this process frees; whether it does. There is no way back, and no other effect.
+    """Have glibc keep what this process frees, and processes that it forks; whether it does. There is no way back: what
+    a validation on larger images took stays as well.
 
     By itself it gives large blocks back to the system at once, so that a training step on a CPU has all of its
     activations mapped and cleared anew, page by page: of a strided FCN's step that was a quarter (`LOG.md`).

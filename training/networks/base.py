@@ -68,7 +68,8 @@ class Network:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the pixels that are not ignored: logits `[N,classes,H,W]` against int64 labels `[N,H,W]`."""
     counted = (labels != IGNORE).sum().clamp(min=1)  # a crop may hold none at all
-    if logits.is_contiguous(memory_format=torch.channels_last):  # as rows: a softmax of maps would copy them first
+    if logits.device.type == "cpu" and logits.is_contiguous(memory_format=torch.channels_last):
+        # As rows: a softmax of maps would copy them first. CUDA sums rows in one block of threads, maps in many.
         logits, labels = logits.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / counted
 
