@@ -36,7 +36,7 @@ demo: setup      ## export, build, run on a dashcam clip (and on SOURCE=video), 
 setup: $(VENV)/.ready  ## virtual environment with what training, exporting and running need
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[export,video]"
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[export,native,video]"
 	touch $@
 
 setup-test: $(VENV)/.ready-test

@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.machine import Gpu, ask_driver, find_gpus
 from engines.plan import plan_refusal
-from engines.sidecar import SUFFIXES, build_command, engine_folder, engine_folders, read_sidecar, refusal
+from engines.sidecar import SUFFIXES, build_command, engine_file, engine_folder, engine_folders, read_sidecar, refusal
 from splitmerge.errors import EngineError, InputError
 from splitmerge.package import Package
 
@@ -23,6 +23,7 @@ __all__ = [
     "find_version",
     "is_installed",
     "loaded_version",
+    "missing_for_native",
 ]
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -130,6 +131,12 @@ def is_installed(module: str) -> bool:
         return True
 
 
+def missing_for_native(builds: bool = True) -> str:
+    """The module that natively compiled engines, or building them, need and that is not here; empty where all are."""
+    needed = ("llvmlite", "onnx") if builds else ("llvmlite",)
+    return next((module for module in needed if not is_installed(module)), "")
+
+
 def find_version(name: str) -> str | None:
     """The version of a backend that is installed, or None; it is not imported."""
     if not is_installed(_MODULES[name]):
@@ -228,7 +235,7 @@ def _none_usable(package: Package, backend: str, precision: str, gpu: Gpu | None
 def _unusable(package: Package, backend: str, precision: str, folder: Path, gpu: Gpu | None) -> str:
     """Why the engines in one folder, of the parts that running needs, cannot be used."""
     for part in ("stem", "trunk") if package.manifest.cut else ("model",):
-        path = folder / (part + SUFFIXES[backend])
+        path = engine_file(folder, part, backend)
         if not path.with_suffix(".json").is_file():
             return f"{folder.name} has no {part}"
         try:

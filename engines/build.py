@@ -6,14 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.backends import choose_backend
+from engines.backends import choose_backend, missing_for_native
 from engines.compiler import Compiled, Compiler, GpuOptions
-from engines.sidecar import SUFFIXES, Sidecar, bytes_of, engine_folder, weights_beside, write_sidecar
+from engines.sidecar import NATIVE, SUFFIXES, Sidecar, bytes_of, engine_folder, weights_beside, write_sidecar
 from splitmerge.errors import EngineError, InputError
 from splitmerge.files import new_folder, sha256_of
 from splitmerge.package import Graph, Package
 
-__all__ = ["BuiltEngine", "GpuOptions", "build_engines", "parts_to_build", "refuse_gpu_options"]
+__all__ = ["FORMS", "BuiltEngine", "GpuOptions", "build_engines", "parts_to_build", "refuse_gpu_options"]
+
+
+FORMS = ("plain", "cpu", "native")
+"""Of fp32 parts on a CPU: the package's graphs as they are, those of `export --target cpu`, or the trunk compiled
+natively (`engines.native`) and other parts as with `cpu`."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,19 @@ def build_engines(
     precision: str = "fp32",
     options: GpuOptions | None = None,
     parts: Sequence[str] | None = None,
-    cpu_form: bool = False,
+    form: str = "plain",
     notes: Mapping[str, Any] | None = None,
 ) -> list[BuiltEngine]:
     """Compile `parts` (by default stem and trunk, or the model of a package without a cut) into one engines folder.
 
-    The folder appears whole or not at all. With `cpu_form` the parts that have a form for CPUs are compiled from that
-    (onnxruntime and fp32 alone). `notes` go into the sidecars, for people. Raises EngineError where a part does not
-    compile.
+    The folder appears whole or not at all. Other forms than "plain", one of FORMS, are of onnxruntime and fp32 alone;
+    parts that do not have them are built plainly. `notes` go into the sidecars, for people. Raises EngineError where a
+    part does not compile.
     """
     backend, _ = choose_backend(backend)
     options = options or GpuOptions()
+    if form != "plain" and (backend, precision) != ("onnxruntime", "fp32"):
+        raise ValueError(f"The form {form} is of fp32 engines for CPUs, not of {precision} ones for {backend}.")
     if backend == "onnxruntime":
         refuse_gpu_options(options)
     wanted = parts or parts_to_build(package, precision)
@@ -53,11 +60,12 @@ def build_engines(
     built = []
     with new_folder(folder) as temporary:
         for part in wanted:
-            engine = temporary / (part + SUFFIXES[backend])
+            native = form == "native" and part == "trunk"
+            engine = temporary / (part + (NATIVE if native else SUFFIXES[backend]))
             graph = package.parts(precision)[part]
-            if cpu_form and backend == "onnxruntime" and precision == "fp32":
+            if form != "plain" and not native:
                 graph = package.manifest.cpu.get(part, graph)
-            seconds, compiled = _compile(package, graph, engine, compiler)
+            seconds, compiled = _compile(package, graph, engine, _native() if native else compiler)
             compiled = replace(compiled, build={**compiled.build, **(notes or {})})
             write_sidecar(engine, _sidecar(package, backend, precision, part, engine, graph, compiled, seconds))
             place = folder / engine.name
@@ -101,6 +109,16 @@ def _compiler(package: Package, backend: str, precision: str, options: GpuOption
 
     compiler = TensorRTCompiler(backend, options, precision, package.engines_folder / "timing")
     return compiler, compiler.capability
+
+
+def _native() -> Compiler:
+    """What compiles natively. Raises EngineError where it is not installed."""
+    missing = missing_for_native()
+    if missing:
+        raise EngineError(f"Native engines need {missing}, which is not installed: pip install '.[native]'.")
+    from engines.native.engine import compile_native
+
+    return compile_native
 
 
 def _compile(package: Package, graph: Graph, engine: Path, compiler: Compiler) -> tuple[float, Compiled]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.backends import find_version, loaded_version
+from engines.load import cpu_refusal
 from engines.machine import Gpu, ask_driver
 from engines.plan import description_refusal, plan_refusal
-from engines.sidecar import SUFFIXES, Sidecar, bytes_of, read_sidecar, refusal
+from engines.sidecar import NATIVE, SUFFIXES, Sidecar, bytes_of, read_sidecar, refusal
 from splitmerge.errors import EngineError, PackageError
 from splitmerge.package import Package
 
@@ -34,7 +35,7 @@ class FoundEngine:
         """Whether it can be used, in words."""
         if self.problem:
             return f"cannot be used, {self.problem}"
-        if self.path.suffix == SUFFIXES["onnxruntime"]:
+        if self.path.suffix in (SUFFIXES["onnxruntime"], NATIVE):
             return "valid"
         if not self.gpus:
             return "made from this package, and there is no GPU here to run it"
@@ -48,7 +49,7 @@ def list_engines(package: Package) -> list[FoundEngine]:
     paths = sorted(package.engines_folder.glob("*/*")) if package.engines_folder.is_dir() else []
     whole = [path for path in paths if not path.parent.name.startswith(".")]  # hidden ones are still being built
     gpus, _ = ask_driver()
-    return [_found(package, path, gpus) for path in whole if path.suffix in SUFFIXES.values()]
+    return [_found(package, path, gpus) for path in whole if path.suffix in (*SUFFIXES.values(), NATIVE)]
 
 
 def _found(package: Package, path: Path, gpus: list[Gpu]) -> FoundEngine:
@@ -69,9 +70,7 @@ def _found(package: Package, path: Path, gpus: list[Gpu]) -> FoundEngine:
 def _problem_anywhere(path: Path, sidecar: Sidecar) -> str | None:
     if path.suffix == ".plan":
         return description_refusal(path, sidecar)
-    from engines.onnxruntime_engine import refusal_here
-
-    return refusal_here(sidecar)
+    return cpu_refusal(path, sidecar)
 
 
 def _problem_on(path: Path, sidecar: Sidecar, gpu: Gpu) -> str | None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.backends import choose_backend, loaded_version
+from engines.backends import choose_backend, loaded_version, missing_for_native
 from engines.cuda import CudaDevice
 from engines.host import HostDevice
 from engines.interface import Device, Engine
@@ -12,9 +12,11 @@ from engines.machine import Gpu, ask_driver
 from engines.onnxruntime_engine import OnnxRuntimeEngine, refusal_here, threads_of_each
 from engines.plan import plan_refusal
 from engines.sidecar import (
+    NATIVE,
     SUFFIXES,
     Sidecar,
     build_command,
+    engine_file,
     engine_folder,
     engine_folders,
     read_sidecar,
@@ -25,7 +27,7 @@ from splitmerge.errors import EngineError, InputError
 from splitmerge.files import sha256_of
 from splitmerge.package import Package
 
-__all__ = ["load_engine", "open_device", "reason_invalid"]
+__all__ = ["cpu_refusal", "load_engine", "open_device", "reason_invalid"]
 
 
 def open_device(backend: str, index: int = 0) -> Device:
@@ -79,10 +81,14 @@ def load_engine(
 
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
     try:
+        if path.suffix == NATIVE:
+            from engines.native.engine import NativeEngine
+
+            return NativeEngine(engine, weights_beside(path))
         return OnnxRuntimeEngine(
             engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights=path.parent
         )
-    finally:  # sessions have mapped their weights by name
+    finally:  # weights have been mapped by name
         if sidecar.weights_sha256 is not None and not _is(weights_beside(path), sidecar.weights_sha256):
             raise replaced
 
@@ -95,11 +101,23 @@ def reason_invalid(
     A plan is held against `gpu` where one is given.
     """
     reason = refusal(path, sidecar, package, part, precision)
-    if reason is None and path.suffix == SUFFIXES["onnxruntime"]:
-        reason = refusal_here(sidecar)
+    if reason is None and path.suffix != ".plan":
+        reason = cpu_refusal(path, sidecar)
     if reason is None and gpu is not None:
         reason = plan_refusal(path, sidecar, gpu, loaded_version(sidecar.backend))
     return reason
+
+
+def cpu_refusal(path: Path, sidecar: Sidecar) -> str | None:
+    """Why an engine for CPUs is not for this machine and what is installed; None where it is."""
+    if path.suffix != NATIVE:
+        return refusal_here(sidecar)
+    missing = missing_for_native(builds=False)
+    if missing:
+        return f"it was compiled natively and needs {missing}, which is not installed (pip install '.[native]')"
+    from engines.native.engine import native_refusal
+
+    return native_refusal(sidecar)
 
 
 def _is(path: Path, sha256: str) -> bool:
@@ -111,7 +129,7 @@ def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu 
     capability, index = (gpu.capability, gpu.index) if gpu else (None, None)
     mend = build_command(package, backend, precision, capability, index)
     reasons = []
-    for path in _candidates(engine_folders(package, backend, precision, capability), part + SUFFIXES[backend]):
+    for path in _candidates(engine_folders(package, backend, precision, capability), part, backend):
         sidecar = read_sidecar(path)
         reason = reason_invalid(path, sidecar, package, part, precision, gpu)
         if reason is None:
@@ -126,5 +144,6 @@ def _usable(package: Package, part: str, backend: str, precision: str, gpu: Gpu 
     )
 
 
-def _candidates(folders: Sequence[Path], name: str) -> list[Path]:
-    return [folder / name for folder in folders if (folder / name).with_suffix(".json").is_file()]
+def _candidates(folders: Sequence[Path], part: str, backend: str) -> list[Path]:
+    paths = [engine_file(folder, part, backend) for folder in folders]
+    return [path for path in paths if path.with_suffix(".json").is_file()]

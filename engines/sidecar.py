@@ -1,6 +1,7 @@
 """Where engines lie and the JSON file beside each, which says what the engine is valid for.
 
 <package>/engines/onnxruntime-fp32/trunk.onnx           and trunk.json, and trunk.weights if it has large ones
+                                                       a trunk compiled natively is trunk.native
 <package>/engines/tensorrt-rtx-sm89-fp32/trunk.plan     and trunk.json
 <package>/engines/tensorrt-sm89-fp32/trunk.plan         and trunk.json
 """
@@ -18,10 +19,12 @@ from splitmerge.package import Package
 
 __all__ = [
     "FORMAT",
+    "NATIVE",
     "SUFFIXES",
     "Sidecar",
     "build_command",
     "bytes_of",
+    "engine_file",
     "engine_folder",
     "engine_folders",
     "read_sidecar",
@@ -33,6 +36,8 @@ __all__ = [
 FORMAT = 1
 _TEXTS = ("backend", "version", "part", "precision", "engine_sha256", "graph_sha256", "preprocessing_sha256")
 SUFFIXES = {"onnxruntime": ".onnx", "tensorrt": ".plan", "tensorrt-rtx": ".plan"}
+NATIVE = ".native"
+"""Of a part that is compiled natively (`engines.native`), beside others of onnxruntime."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,12 @@ def engine_folders(package: Package, backend: str, precision: str, capability: s
             first = engine_folder(package, backend, precision, capability)
             folders = [first, *(folder for folder in folders if folder != first)]
     return [folder for folder in folders if folder.is_dir()]
+
+
+def engine_file(folder: Path, part: str, backend: str) -> Path:
+    """The engine of a part in a folder of engines, whether it is there or not."""
+    native = folder / (part + NATIVE)
+    return native if backend == "onnxruntime" and native.is_file() else folder / (part + SUFFIXES[backend])
 
 
 def build_command(

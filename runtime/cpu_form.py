@@ -1,11 +1,12 @@
-"""On a CPU a package's graphs may have two forms (`export --target cpu`), and a frame may be shared out in many ways:
-what is fastest on this machine is measured once, when the engines are built, and kept beside them.
+"""On a CPU a package's graphs may have several forms (`engines.build.FORMS`), and a frame may be shared out in many
+ways: what is fastest on this machine is measured once, when the engines are built, and kept beside them.
 
     engines/onnxruntime-fp32/tuning.json    what was fastest (a `Sharing`), and all that was timed
 
-Stock sizes of caches and rates do not tell it: both forms, and each way to share out, run the same frames in turn.
+Stock sizes of caches and rates do not tell it: all forms, and each way to share out, run the same frames in turn.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -13,17 +14,20 @@ from dataclasses import asdict, dataclass
 
 from tqdm import tqdm
 
+from engines.backends import missing_for_native
 from engines.build import BuiltEngine, build_engines
 from engines.onnxruntime_engine import cores
 from engines.sidecar import engine_folder
 from runtime.executor import Executor
 from runtime.schedule import DEFAULT_CONTEXTS
 from runtime.timing import in_turn, noise_frame
-from splitmerge.errors import InputError
+from splitmerge.errors import EngineError, InputError
 from splitmerge.files import read_json, write_json
 from splitmerge.package import Package
 
 __all__ = ["Sharing", "build_fastest", "remembered"]
+
+log = logging.getLogger(__name__)
 
 _BACKEND, _PRECISION = "onnxruntime", "fp32"
 _TUNING = "tuning.json"
@@ -52,25 +56,19 @@ class Sharing:
 
 
 def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngine], str]:
-    """Build the engines for the CPU in the form that is faster here (or in `form`, "plain" or "cpu"), look for the
-    fastest way to share a frame out, and remember it. Also says in words what was measured.
+    """Build the engines for the CPU in the form that is fastest here (or in `form`, one of FORMS), look for the fastest
+    way to share a frame out, and remember it. Also says in words what was measured.
 
-    Raises InputError where the package has no form for CPUs and that is asked for.
+    Raises InputError where the package does not have the form that is asked for, EngineError where that does not build.
     """
-    forms = ("plain", "cpu") if package.manifest.cpu else ("plain",)
-    if form != "auto":
-        if form not in forms:
-            raise InputError(
-                f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."
-            )
-        forms = (form,)
-    times = _form_times(package) if len(forms) > 1 else {}
-    fastest = min(times, key=lambda name: times[name], default=forms[0])
+    _refuse_missing(package, form)
+    times = _form_times(package) if form == "auto" else {}
+    fastest = min(times, key=lambda name: times[name], default="plain" if form == "auto" else form)
     notes = {"form": fastest, "form_ms": {name: round(ms, 1) for name, ms in times.items()}}
-    built = build_engines(package, _BACKEND, _PRECISION, cpu_form=fastest == "cpu", notes=notes)
+    built = build_engines(package, _BACKEND, _PRECISION, form=fastest, notes=notes)
     compared = ", ".join(f"{name} {ms:.0f} ms a frame" for name, ms in times.items())
     words = [f"form {fastest} ({compared})"] if times else []
-    sharing, tried = _search(package)
+    sharing, tried = _search(package, fastest)
     write_json(
         engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
         {
@@ -89,12 +87,35 @@ def _in_words(sharing: Sharing, package: Package) -> str:
     return f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once"
 
 
+def _refuse_missing(package: Package, form: str) -> None:
+    if form == "cpu" and not package.manifest.cpu:
+        raise InputError(
+            f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."
+        )
+    if form == "native" and package.manifest.cut is None:
+        raise InputError(
+            f"{package.folder} has no cut, and only trunks are compiled natively: leave out --form {form}, or export "
+            "it with a cut."
+        )
+
+
 def _form_times(package: Package) -> dict[str, float]:
-    """Milliseconds a frame takes in each form."""
+    """Milliseconds a frame takes in each form that the package has; empty where that is one."""
+    forms = ["plain", *(["cpu"] if package.manifest.cpu else [])]
+    if package.manifest.cut is not None and not missing_for_native():
+        forms.append("native")
+    if len(forms) == 1:
+        return {}
     with ExitStack() as resources:
         executors: dict[str, Executor] = {}
-        for form in ("plain", "cpu"):  # the files of a loaded engine may be replaced
-            build_engines(package, _BACKEND, _PRECISION, cpu_form=form == "cpu")
+        for form in forms:  # the files of a loaded engine may be replaced
+            try:
+                build_engines(package, _BACKEND, _PRECISION, form=form)
+            except EngineError as error:
+                if form != "native":
+                    raise
+                log.info("%s", error)  # it has something that is not compiled natively
+                continue
             executors[form] = resources.enter_context(Executor(package, backend=_BACKEND))
         runs = {form: executor.segment for form, executor in executors.items()}
         return in_turn(runs, noise_frame(package), _ROUNDS, _SECONDS / 2)
@@ -114,12 +135,12 @@ def remembered(package: Package) -> Sharing | None:
     return Sharing(**{name: value[name] for name in asdict(Sharing())}) if usable else None
 
 
-def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
+def _search(package: Package, form: str) -> tuple[Sharing, Mapping[Sharing, float]]:
     """Ways to share a frame out and the fewest milliseconds that each took. They take turns, one at a time in memory: a
     shared machine has slow minutes, in which any way would lose. First those that differ most from each other; from the
     second round on the fastest so far, so that what time there is tells those that are close apart.
     """
-    ways = list(_ways(package))
+    ways = list(_ways(package, form))
     tried: dict[Sharing, float] = {}
     frame, began = noise_frame(package), time.perf_counter()
     with tqdm(total=_ROUNDS * len(ways), desc="sharing out", disable=None, leave=False) as progress:
@@ -138,13 +159,18 @@ def _search(package: Package) -> tuple[Sharing, Mapping[Sharing, float]]:
     return best, tried
 
 
-def _ways(package: Package) -> Iterator[Sharing]:
+def _ways(package: Package, form: str) -> Iterator[Sharing]:
     """As many contexts as cores, one context of all cores, and what lies between; small chunks first. A network of one
-    graph has one context of all cores, with little memory and with more."""
+    graph has one context of all cores, with little memory and with more. A trunk that is compiled natively has contexts
+    of one thread and goes through chunks one by one."""
     cut, most = package.manifest.cut, cores()
     if cut is None:
         yield Sharing(1, most)
         yield Sharing(1, most, roomy=True)
+        return
+    if form == "native":
+        contexts = min(most, cut.batches)
+        yield Sharing(contexts, most // contexts)  # threads are for the stem
         return
     splits = [contexts for contexts in range(most, 0, -1) if most % contexts == 0]
     for chunk in _CHUNKS:

@@ -18,11 +18,12 @@ from splitmerge.options import height_and_width
 
 __all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared"]
 
-FORMS = ("own", "split", "dilated", "cpu", "split-cpu")
+FORMS = ("own", "split", "dilated", "cpu", "split-cpu", "native", "split-native")
 """Each is exported as `_export` says; this project has a row for each that a network has. `cpu` is the own form with
-graphs for CPUs (`splitmerge export --target cpu`), `split-cpu` the split one."""
+graphs for CPUs (`splitmerge export --target cpu`), `native` that with a trunk compiled natively (`splitmerge build
+--form native`), `split-cpu` and `split-native` are those of the split form."""
 
-OWN_MAKING = frozenset({"cpu", "split-cpu"})
+OWN_MAKING = frozenset({"cpu", "split-cpu", "native", "split-native"})
 """Forms that only this project makes, which peers are not given."""
 
 
@@ -62,10 +63,10 @@ def prepared(folder: Path, found: Mapping[str, Any]) -> Prepared:
     forms = {}
     for form, entry in found.items():
         if "cut" in entry and not entry.get("same_as"):
-            words = same.get(form, form).removesuffix("-cpu").replace("cpu", "own")
-            words = same.get("own", "own") if words == "own" else words
+            base, made = _parted(form)
+            words = same.get(base, base)
             forms[form] = "its only form" if words == "own" else f"{words} form"
-            forms[form] += ", for CPUs" if form in OWN_MAKING else ""
+            forms[form] += {"plain": "", "cpu": ", for CPUs", "native": ", native"}[made]
     return Prepared(folder, forms, {form: found[form]["cut"] for form in forms})
 
 
@@ -92,8 +93,14 @@ def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
         if form not in OWN_MAKING and _same_graph(folder / "own", folder / form):
             found[form]["same_as"] = "own"
     if "same_as" in found["split"]:
-        del found["split-cpu"]  # the same as `cpu`
+        del found["split-cpu"], found["split-native"]  # the same as `cpu` and `native`
     return found
+
+
+def _parted(form: str) -> tuple[str, str]:
+    """What a form is exported as, and what it is built as."""
+    made = next((name for name in ("cpu", "native") if form.endswith(name)), "plain")
+    return form.removesuffix(made).removesuffix("-") or "own", made
 
 
 def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, Any]:
@@ -101,12 +108,12 @@ def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, 
     from export.package import export_package
     from runtime.cpu_form import build_fastest
 
-    for_cpus = form in OWN_MAKING
-    rewriting = Rewriting({"cpu": "own", "split-cpu": "split"}.get(form, form), target="cpu" if for_cpus else "any")
+    base, made = _parted(form)
+    rewriting = Rewriting(base, target="any" if made == "plain" else "cpu")
     package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=rewriting)
-    if for_cpus and not package.manifest.cpu:
+    if made == "cpu" and not package.manifest.cpu:
         raise InputError(f"{case} has no form for CPUs: neither its convolutions nor its labels gain by it.")
-    build_fastest(package, "cpu" if for_cpus else "plain")
+    build_fastest(package, made)
     return {"cut": package.manifest.cut is not None}
 
 

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--form",
         default="auto",
-        choices=("auto", "plain", "cpu"),
-        help="on a CPU: plain graphs, those of `export --target cpu`, or the faster of both",
+        choices=("auto", "plain", "cpu", "native"),
+        help="on a CPU: plain graphs, those of `export --target cpu`, the trunk compiled natively, or what is fastest",
     )
     add("--compute-capability", nargs="+", metavar="X.Y", help="GPUs to build for ahead of time (tensorrt-rtx)")
     add("--device", type=whole_number, metavar="N", help="GPU to build on; one of each kind that is here if absent")

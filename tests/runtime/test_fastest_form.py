@@ -17,7 +17,7 @@ import runtime.cpu_form
 from engines.build import build_engines
 from engines.load import load_engine
 from engines.onnxruntime_engine import cores
-from engines.sidecar import read_sidecar
+from engines.sidecar import NATIVE, read_sidecar
 from runtime.cpu_form import Sharing, build_fastest, remembered
 from runtime.executor import Executor
 from runtime.options import add_engine_arguments, open_executor
@@ -55,6 +55,8 @@ def engine_of(package: Package, part: str = "trunk") -> Path:
 
 def built_from(package: Package, part: str = "trunk") -> str:
     """Which form of the part the engine was built from."""
+    if engine_of(package, part).with_suffix(NATIVE).exists():
+        return "native"
     plain, cpu = package.parts("fp32")[part].sha256, package.manifest.cpu[part].sha256
     return {plain: "plain", cpu: "cpu"}[read_sidecar(engine_of(package, part)).graph_sha256]
 
@@ -87,8 +89,9 @@ class Slowed(Executor):
         self.open = False
 
 
-@pytest.mark.parametrize("faster", ["plain", "cpu"])
-@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize(
+    ("faster", "cut"), [("plain", True), ("cpu", True), ("native", True), ("plain", False), ("cpu", False)]
+)
 def test_the_faster_form_is_kept(faster: str, cut: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = with_cpu_form(tmp_path / "p", cut=cut)
     opened = plant(monkeypatch, lambda one: 0.001 if one.form == faster else 0.03)
@@ -98,13 +101,13 @@ def test_the_faster_form_is_kept(faster: str, cut: bool, tmp_path: Path, monkeyp
     assert said.startswith(f"form {faster} (plain ")
     assert not any(one.open for one in opened)
     notes = read_sidecar(engine_of(package, part)).build
-    assert notes["form"] == faster and set(notes["form_ms"]) == {"plain", "cpu"}
-    assert notes["form_ms"][faster] < 20 < notes["form_ms"][{"plain": "cpu", "cpu": "plain"}[faster]]
+    assert notes["form"] == faster and set(notes["form_ms"]) == {"plain", "cpu", *(["native"] if cut else [])}
+    assert all((ms < 20) == (form == faster) for form, ms in notes["form_ms"].items())
     assert [one.part for one in built] == (["stem", "trunk"] if cut else ["model"])
     assert engine_of(package, part).with_name("tuning.json").exists()
 
 
-@pytest.mark.parametrize("form", ["plain", "cpu"])
+@pytest.mark.parametrize("form", ["plain", "cpu", "native"])
 def test_the_form_that_is_asked_for(form: str, package: Package, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "--package", str(package.folder), "--backend", "onnxruntime", "--form", form]) == 0
     assert built_from(package) == form
@@ -115,14 +118,28 @@ def test_the_form_that_is_asked_for(form: str, package: Package, capsys: pytest.
     assert capsys.readouterr().out.count(": valid") == 2
 
 
-def test_both_forms_give_the_same_labels(package: Package) -> None:
+def test_all_forms_give_the_same_labels(package: Package) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*package.manifest.input.size, 3), np.uint8)
     found = []
-    for form in ("plain", "cpu"):
+    for form in ("plain", "cpu", "native"):
         build_fastest(package, form)
         with Executor(package) as executor:
             found.append(executor.segment(frame))
-    np.testing.assert_array_equal(*found)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_a_trunk_with_no_native_form_is_built_in_another(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise EngineError("it has a step that is none of those")
+
+    monkeypatch.setattr("engines.native.engine.read_trunk", refuse)
+    _, said = build_fastest(package)
+    assert said.startswith(("form plain (plain ", "form cpu (plain ")) and "native" not in said
+    before = read_sidecar(engine_of(package)).graph_sha256
+    with pytest.raises(EngineError, match="has no native form: it has a step that is none of those"):
+        build_fastest(package, "native")
+    assert read_sidecar(engine_of(package)).graph_sha256 == before
 
 
 def test_a_package_without_that_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +171,7 @@ def test_altered_graphs_are_refused(package: Package, capsys: pytest.CaptureFixt
 
 
 def test_engines_of_another_graph_are_refused(package: Package) -> None:
-    build_engines(package, cpu_form=True)
+    build_engines(package, form="cpu")
     sidecar = engine_of(package).with_suffix(".json")
     value = json.loads(sidecar.read_text())
     for part, sha256 in [("stem", package.manifest.cpu["trunk"].sha256), ("trunk", "0" * 64)]:
@@ -201,7 +218,8 @@ def test_a_slow_moment_of_the_machine_decides_nothing(package: Package, monkeypa
 def test_no_more_contexts_than_split_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.cpu_form, "cores", lambda: 8)
     package = make_package(tmp_path / "p", window=(1, 2))
-    assert list(runtime.cpu_form._ways(package)) == [Sharing(2, 4, 1), Sharing(1, 8, 1), Sharing(1, 8, 2)]
+    assert list(runtime.cpu_form._ways(package, "cpu")) == [Sharing(2, 4, 1), Sharing(1, 8, 1), Sharing(1, 8, 2)]
+    assert list(runtime.cpu_form._ways(package, "native")) == [Sharing(2, 4, 1)]
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(0.5, True), (0.98, False)])

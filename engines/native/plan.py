@@ -1,0 +1,153 @@
+"""What is kept of a compiled trunk: each convolution's kernel, and its weights as that kernel reads them.
+
+trunk.native     JSON: the steps, with places in the file beside it
+trunk.weights    float32, each array on a line of the cache
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.native.jit import Kernel
+from engines.native.kernels import Tile, vectors_at_once
+from engines.native.trunk import Convolution, Pair, Trunk
+from export.cpu.winograd import filters
+from splitmerge.errors import EngineError
+
+__all__ = ["VERSION", "Plan", "Step", "read_plan", "write_plan"]
+
+VERSION = 1
+"""Of the layout of the weights; another one's are not read."""
+
+_LINE = 16
+"""float32 numbers in a line of the cache."""
+
+_TILES: tuple[Tile, ...] = ((4, 8), (4, 4), (2, 4), (2, 2))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One convolution from map to map, `into` and `out` channels with those that fill up vectors. `weights` and `bias`
+    are places in the file of weights, in numbers; `tile` is None for a 1x1 one."""
+
+    source: str
+    result: str
+    added: str | None
+    relu: bool
+    step: Pair
+    tile: Tile | None
+    into: int
+    out: int
+    weights: int
+    bias: int
+
+    def kernel(self, lanes: int) -> Kernel:
+        return Kernel(self.tile, vectors_at_once(lanes, self.out), self.added is not None)
+
+    @property
+    def weights_size(self) -> int:
+        """How many numbers the weights are."""
+        points = (self.tile[0] + 2) * (self.tile[1] + 2) if self.tile else 1
+        return points * self.into * self.out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled trunk: maps of `height` x `width` pixels, `steps` from the value `input` to `logits`, whose first
+    `classes` channels are compared."""
+
+    input: str
+    channels: int
+    height: int
+    width: int
+    lanes: int
+    steps: tuple[Step, ...]
+    logits: str
+    classes: int
+    output: str
+
+
+def write_plan(trunk: Trunk, lanes: int, plan: Path, weights: Path) -> Plan:
+    """Lay a trunk's weights out and write both files. Raises EngineError where a map has a size it cannot have."""
+    steps, place = [], 0
+    with weights.open("wb") as file:
+        for convolution in trunk.steps:
+            step, arrays = _laid_out(convolution, trunk, lanes, place)
+            for array in arrays:
+                file.write(np.ascontiguousarray(array, np.float32).tobytes())
+                file.write(bytes(4 * (-array.size % _LINE)))
+                place += array.size + -array.size % _LINE
+            steps.append(step)
+    classes = next(one for one in trunk.steps if one.result == trunk.logits).weights.shape[0]
+    made = Plan(
+        trunk.input, trunk.channels, trunk.height, trunk.width, lanes, tuple(steps), trunk.logits, classes, trunk.output
+    )
+    plan.write_text(json.dumps({"version": VERSION, **asdict(made)}, indent=1) + "\n")
+    return made
+
+
+def read_plan(text: str) -> Plan:
+    """The plan in a file's text. Raises EngineError where it is none of this version."""
+    try:
+        value: dict[str, Any] = json.loads(text)
+        if value.pop("version") != VERSION:
+            raise EngineError("The compiled trunk is of another version of splitmerge: build it again.")
+        steps = tuple(_step(one) for one in value.pop("steps"))
+        return Plan(**value, steps=steps)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EngineError(f"The compiled trunk cannot be read ({error}): build it again.") from None
+
+
+def _step(value: Mapping[str, Any]) -> Step:
+    tile = value["tile"]
+    return Step(**{**value, "step": tuple(value["step"]), "tile": None if tile is None else tuple(tile)})
+
+
+def _laid_out(
+    convolution: Convolution, trunk: Trunk, lanes: int, place: int
+) -> tuple[Step, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    out, into, taps, _ = convolution.weights.shape
+    whole_out, whole_into = (-(-channels // lanes) * lanes for channels in (out, into))
+    weights = np.zeros((whole_out, whole_into, taps, taps), np.float32)
+    weights[:out, :into] = convolution.weights
+    bias = np.zeros(whole_out, np.float32)
+    bias[:out] = convolution.bias
+    tile = None
+    if taps == 3:
+        rows, columns = convolution.step
+        if trunk.height % rows or trunk.width % columns:
+            raise EngineError(f"its maps of {trunk.height}x{trunk.width} cannot be parted into {rows}x{columns}")
+        tile = _tile(trunk.height // rows, trunk.width // columns)
+        at_points = filters(weights, *tile).reshape(-1, whole_out, whole_into)
+    else:
+        at_points = weights.reshape(1, whole_out, whole_into).astype(np.float64)
+    width = vectors_at_once(lanes, whole_out) * lanes
+    panels = at_points.reshape(-1, whole_out // width, width, whole_into).transpose(0, 1, 3, 2)
+    numbers = panels.astype(np.float32)
+    step = Step(
+        convolution.source,
+        convolution.result,
+        convolution.added,
+        convolution.relu,
+        convolution.step,
+        tile,
+        whole_into,
+        whole_out,
+        place,
+        place + numbers.size + -numbers.size % _LINE,
+    )
+    return step, (numbers, bias)
+
+
+def _tile(height: int, width: int) -> Tile:
+    """The tile that takes fewest products for a map of this size, the smaller one of equals: it loses less."""
+
+    def products(tile: Tile) -> int:
+        return -(-height // tile[0]) * (tile[0] + 2) * -(-width // tile[1]) * (tile[1] + 2)
+
+    return min(reversed(_TILES), key=products)
