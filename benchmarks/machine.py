@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["machine"]
 
-_LIBRARIES = ("torch", "onnxruntime", "onnx", "numpy", "opencv-python", "tensorrt-rtx-cu13", "openvino")
+_LIBRARIES = ("torch", "onnxruntime", "onnx", "numpy", "opencv-python", "tensorrt-rtx-cu13", "llvmlite", "openvino")
 
 
 def machine() -> dict[str, object]:

@@ -168,9 +168,9 @@ def _ways(package: Package, form: str) -> Iterator[Sharing]:
         yield Sharing(1, most)
         yield Sharing(1, most, roomy=True)
         return
-    if form == "native":
-        contexts = min(most, cut.batches)
-        yield Sharing(contexts, most // contexts)  # threads are for the stem
+    if form == "native":  # cores that are threads of one may get into each other's way
+        for contexts in dict.fromkeys(min(count, cut.batches) for count in (most, max(1, most // 2))):
+            yield Sharing(contexts, most // contexts)  # threads are for the stem
         return
     splits = [contexts for contexts in range(most, 0, -1) if most % contexts == 0]
     for chunk in _CHUNKS:

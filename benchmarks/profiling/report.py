@@ -2,7 +2,8 @@
 
     splitmerge bench --profile build/smp18 --json profile.json
 
-Engines run under ONNX Runtime's profiler, one after the other with all threads. Beside each measured time stand the
+Engines run under ONNX Runtime's profiler, one after the other with all threads; a trunk that is compiled natively runs
+on one thread and is timed call by call. Beside each measured time stand the
 operations and bytes that the shapes make necessary, as rates and as shares of what the machine reaches: a large matrix
 product and a large copy, measured in the same run. A whole frame as `splitmerge run` does it stands beside the sum; it
 runs several contexts at once and no profiler, so the two need not be equal. How operators count: `profiling.costs`.
@@ -12,11 +13,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,15 +25,18 @@ from benchmarks.limits import Limits, measure_limits
 from benchmarks.machine import machine
 from benchmarks.profiling.options import add_arguments
 from benchmarks.profiling.table import screen
-from benchmarks.profiling.trace import Operator, Profiled, batches_of, operators_of
+from benchmarks.profiling.trace import Operator, Profiled, batches_of
 from benchmarks.script import run_script
 from engines.load import load_engine
 from engines.onnxruntime_engine import cores
-from engines.sidecar import engine_folder
+from engines.sidecar import NATIVE, engine_file, engine_folder
 from runtime.executor import Executor
 from splitmerge.errors import InputError
 from splitmerge.files import check_outputs, write_json
 from splitmerge.package import Package
+
+if TYPE_CHECKING:
+    from benchmarks.profiling.native import ProfiledNative
 
 __all__ = ["Profile", "main", "profile", "run"]
 
@@ -76,7 +80,7 @@ def profile(package: Package, precision: str, chunk: int, frames: int) -> Profil
         load_engine(package, part, "onnxruntime", precision).close()  # which checks that it may be run
     with tempfile.TemporaryDirectory() as folder:
         place = engine_folder(package, "onnxruntime", precision)
-        sessions = {part: Profiled(place / f"{part}.onnx", Path(folder), cores()) for part in parts}
+        sessions = {part: _profiled(engine_file(place, part, "onnxruntime"), Path(folder)) for part in parts}
         size = package.manifest.input.size
         frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         timer = _Timer(package, precision, sessions, chunk)
@@ -84,17 +88,27 @@ def profile(package: Package, precision: str, chunk: int, frames: int) -> Profil
             timer.segment(frame)
         operators: list[Operator] = []
         for part, session in sessions.items():
-            operators += operators_of(part, session.finish(), session.nodes, frames, timer.runs[part])
+            operators += session.operators(part, frames, timer.runs[part])
     stages = {stage: median(taken[1:]) for stage, taken in timer.taken.items()}
     with Executor(package, precision=precision, chunk=chunk) as executor:
         taken = [_ms(executor.segment, frame) for _ in range(frames + 1)]
     return Profile(stages, operators, median(taken[1:]))
 
 
+def _profiled(engine: Path, folder: Path) -> "Profiled | ProfiledNative":
+    if engine.suffix != NATIVE:
+        return Profiled(engine, folder, cores())
+    from benchmarks.profiling.native import ProfiledNative
+
+    return ProfiledNative(engine)
+
+
 class _Timer:
     """Runs a frame's stages one after the other; `taken` has each one's milliseconds, frame by frame."""
 
-    def __init__(self, package: Package, precision: str, sessions: dict[str, Profiled], chunk: int) -> None:
+    def __init__(
+        self, package: Package, precision: str, sessions: "Mapping[str, Profiled | ProfiledNative]", chunk: int
+    ) -> None:
         self._sessions, self._contract = sessions, package.manifest.input
         self._cut = cut = package.manifest.cut
         if cut and cut.batches % chunk:

@@ -60,10 +60,10 @@ class Profiled:
         """All outputs by name."""
         return dict(zip(self.outputs, self._session.run(self.outputs, dict(feeds)), strict=True))
 
-    @property
-    def nodes(self) -> Nodes:
-        """Which inputs each node of the engine has."""
-        return nodes_of(onnx.load(self._engine, load_external_data=False))
+    def operators(self, stage: str, frames: int, per_frame: int) -> list["Operator"]:
+        """`operators_of` this engine's profile, which it ends."""
+        nodes = nodes_of(onnx.load(self._engine, load_external_data=False))
+        return operators_of(stage, self.finish(), nodes, frames, per_frame)
 
     def finish(self) -> list[dict[str, Any]]:
         """The profile's events in the order of time."""

@@ -1,6 +1,6 @@
 """A trunk compiled natively, behind the interface that all backends share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from engines.interface import Buffer
 from engines.machine import cpu_identity
 from engines.native.jit import compiled, lanes_here
 from engines.native.plan import VERSION, Plan, read_plan, write_plan
-from engines.native.section import Section, Shared
+from engines.native.section import Call, Section, Shared
 from engines.native.trunk import read_trunk
 from engines.onnxruntime_engine import PROVIDER
 from engines.sidecar import Sidecar, weights_beside
@@ -43,6 +43,11 @@ class NativeContext:
         self._section: Section | None = Section(
             plan, plan.steps, (plan.height, plan.width), {plan.input: filled}, shared
         )
+
+    def observe(self, wrapped: Callable[[str, Call], Call]) -> None:
+        """`Section.observe`, for profiles."""
+        assert self._section is not None, "it was closed"
+        self._section.observe(wrapped)
 
     def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         self.enqueue(feeds, outputs)
@@ -80,6 +85,11 @@ class NativeEngine:
         size = self._plan.height, self._plan.width
         self.inputs = (TensorInfo(self._plan.input, "float32", (None, self._plan.channels, *size)),)
         self.outputs = (TensorInfo(self._plan.output, "uint8", (None, *size)),)
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed."""
+        return self._plan
 
     @property
     def context_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,9 @@ class Kernels:
                 functions.append(pointwise(module, lanes, kernel.vectors, kernel.added, one))
             else:
                 functions.append(convolution(module, lanes, kernel.tile, kernel.vectors, kernel.added, one))
-        # where vectors of 512 bits are avoided for the clock's sake, whole products gain by them nevertheless
-        features = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
+        features = _features().flatten()
+        if lanes == 16:  # where such vectors are avoided for the clock's sake, products gain by them nevertheless
+            features += ",-prefer-256-bit"
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=features, opt=3
         )
@@ -78,10 +80,20 @@ def compiled(lanes: int, wanted: frozenset[Kernel]) -> Kernels:
     return Kernels(lanes, sorted(wanted, key=lambda kernel: kernel.name))
 
 
+def _features() -> Any:
+    """What this processor can do, by LLVM's names; nothing where LLVM cannot tell."""
+    try:
+        return llvm.get_host_cpu_features()
+    except RuntimeError:
+        return llvm.FeatureMap()
+
+
 def lanes_here() -> int:
     """Numbers in this processor's widest vector. Raises EngineError where it has none that these kernels know."""
-    features = llvm.get_host_cpu_features()
+    features = _features()
     for feature, lanes in (("avx512f", 16), ("fma", 8), ("neon", 4)):
         if features.get(feature):
             return lanes
+    if platform.machine().lower() in ("aarch64", "arm64"):  # where NEON is never missing
+        return 4
     raise EngineError("The native form needs a processor with AVX-512, AVX2 with FMA, or NEON: build another form.")

@@ -50,10 +50,16 @@ class Step:
         return Kernel(self.tile, vectors_at_once(lanes, self.out), self.added is not None)
 
     @property
-    def weights_size(self) -> int:
-        """How many numbers the weights are."""
-        points = (self.tile[0] + 2) * (self.tile[1] + 2) if self.tile else 1
-        return points * self.into * self.out
+    def points(self) -> int:
+        """How many matrices the weights `[points,panels,into,width of a panel]` are."""
+        return (self.tile[0] + 2) * (self.tile[1] + 2) if self.tile else 1
+
+    def products(self, height: int, width: int) -> int:
+        """How often numbers of a map of this size are multiplied by a matrix of weights."""
+        if self.tile is None:
+            return height * width
+        rows, columns = self.step
+        return rows * columns * _products((height // rows, width // columns), self.tile)
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,9 @@ def _laid_out(
 
 def _tile(height: int, width: int) -> Tile:
     """The tile that takes fewest products for a map of this size, the smaller one of equals: it loses less."""
+    return min(reversed(_TILES), key=lambda tile: _products((height, width), tile))
 
-    def products(tile: Tile) -> int:
-        return -(-height // tile[0]) * (tile[0] + 2) * -(-width // tile[1]) * (tile[1] + 2)
 
-    return min(reversed(_TILES), key=products)
+def _products(size: Pair, tile: Tile) -> int:
+    down, across = (-(-length // side) * (side + 2) for length, side in zip(size, tile, strict=True))
+    return down * across

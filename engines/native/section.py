@@ -17,10 +17,14 @@ from engines.native.kernels import Tile, vectors_at_once
 from engines.native.plan import Plan, Step
 from engines.native.trunk import Pair
 
-__all__ = ["Section", "Shared", "aligned"]
+__all__ = ["LABELS", "Call", "Section", "Shared", "aligned"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.int32]
+Call = Callable[[], None]
+
+LABELS = "labels"
+"""What the call that takes labels from logits is named."""
 
 MAP_BYTES = 16_000_000
 """What the largest map of a section may take, where splits are left to make sections of."""
@@ -71,7 +75,7 @@ class Section:
         last = {name: len(here) for name in (self._handed if inner else (plan.logits,))}
         self.maps = _maps(here, given, last, size[0] * size[1] + _BESIDE)
         self._tables: dict[tuple[Pair, Tile], tuple[Pixels, Pixels]] = {}
-        self._calls = [self._bound(step, plan.lanes) for step in here]
+        self._calls = [(step.result, self._bound(step, plan.lanes)) for step in here]
         self._inner: Section | None = None
         if inner:
             rows, columns = self._grid
@@ -80,10 +84,10 @@ class Section:
             logits = self.maps[plan.logits]
             pixels = size[0] * size[1]
             addresses = logits.ctypes.data, pixels, logits.shape[1], plan.classes, self.labels.ctypes.data
-            self._calls.append(partial(shared.kernels["labels"], *addresses))
+            self._calls.append((LABELS, partial(shared.kernels["labels"], *addresses)))
 
     def run(self) -> None:
-        for call in self._calls:
+        for _, call in self._calls:
             call()
         if self._inner is None:
             return
@@ -95,6 +99,12 @@ class Section:
             self._inner.run()
             self.labels[row::rows, column::columns] = self._inner.labels
 
+    def observe(self, wrapped: Callable[[str, Call], Call]) -> None:
+        """Make other calls of all calls, by the values that they compute (LABELS is the last of them)."""
+        self._calls = [(name, wrapped(name, call)) for name, call in self._calls]
+        if self._inner is not None:
+            self._inner.observe(wrapped)
+
     def fill(self, name: str, pixels: Floats) -> None:
         """Give a value [height,width,channels] from outside; channels that fill up vectors are zero."""
         one, channels = self.maps[name], pixels.shape[2]
@@ -103,7 +113,7 @@ class Section:
         inside[:, :, channels:] = 0
         one[-_BESIDE + _ZERO] = 0
 
-    def _bound(self, step: Step, lanes: int) -> Callable[[], None]:
+    def _bound(self, step: Step, lanes: int) -> Call:
         """The call that computes a step. What it is given by address is this section's or shared, and lives on."""
         shared, pixels = self._shared, self.size[0] * self.size[1]
         panels = step.out // (vectors_at_once(lanes, step.out) * lanes)
@@ -222,6 +232,4 @@ def _apart(channels: int) -> int:
 
 
 def _points_size(step: Step, channels: str) -> int:
-    assert step.tile is not None
-    points = (step.tile[0] + 2) * (step.tile[1] + 2)
-    return points * _apart(getattr(step, channels))
+    return step.points * _apart(getattr(step, channels))

@@ -81,7 +81,7 @@ def test_a_real_profile_gives_the_counts_of_the_graph(tmp_path: Path) -> None:
     session = Profiled(tmp_path / "g.onnx", tmp_path, 1)
     for _ in range(3):
         session.run({"x": np.ones((1, 16, 2, 2), np.float32)})
-    found = {op.name: op for op in operators_of("trunk", session.finish(), session.nodes, frames=2, per_frame=1)}
+    found = {op.name: op for op in session.operators("trunk", frames=2, per_frame=1)}
     assert {name: op.operations for name, op in found.items() if op.operations} == {
         "conv": 2 * (16 * 4) * (8 * 9),
         "matmul": 2 * (36 * 6 * 4) * 16,
@@ -142,6 +142,35 @@ def test_a_package_is_profiled_stage_by_stage(tmp_path: Path, capsys: pytest.Cap
         profile(package, "fp32", 3, 1)
     assert main(["bench", "--profile", str(package.folder), "--precision", "int8"]) == 2
     assert "no int8 graphs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("map_bytes", [16_000_000, 1])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_trunk_that_is_compiled_natively(
+    chunk: int, map_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each convolution with the products it makes, wherever it is computed: of 32x48 pixels in a split batch, 16x24
+    behind the split."""
+    monkeypatch.setattr("engines.native.section.MAP_BYTES", map_bytes)
+    package = make_package(tmp_path / "p", size=(128, 192))
+    build_engines(package, form="native")
+    lanes = json.loads((package.engines_folder / "onnxruntime-fp32" / "trunk.json").read_text())["machine"]["lanes"]
+
+    def vectors(channels: int) -> int:
+        return -(-channels // lanes) * lanes
+
+    found = profile(package, "fp32", chunk, 1)
+    trunk = [op for op in found.operators if op.stage == "trunk"]
+    assert found.stages["trunk"] > sum(op.ms for op in trunk) * 0.5 > 0
+    assert [op.kind for op in trunk] == ["3x3 as F(4x8)"] * 3 + ["1x1", "largest logit"]
+    tiles = [8 * 6, 4 * 4 * 3, 4 * 4 * 3]  # 4x8 each, of 32x48 pixels, and of 16x24 of four split batches
+    for op, count, (into, out) in zip(trunk, tiles, [(4, 8), (8, 8), (8, 16)], strict=False):
+        assert op.operations == 16 * 2 * count * 60 * vectors(into) * vectors(out)
+        moved = 32 * 48 * (vectors(into) + vectors(out)) + 60 * vectors(into) * vectors(out)
+        assert op.bytes == 16 * 4 * moved
+    assert trunk[3].operations == 16 * 2 * 32 * 48 * vectors(16) * vectors(19)
+    parts = 1 if map_bytes > 1 else 4
+    assert [op.calls for op in trunk] == [16, *[16 * parts] * 4]
 
 
 def test_a_package_without_a_cut(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Trunks compiled natively, against PyTorch in float64 and ONNX Runtime."""
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -393,6 +392,13 @@ def test_a_processor_without_such_vectors(monkeypatch: pytest.MonkeyPatch) -> No
     for features, lanes in [({"avx512f": True, "fma": True}, 16), ({"fma": True}, 8), ({"neon": True}, 4)]:
         monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda features=features: features)
         assert lanes_here() == lanes
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: Namespace(get=lambda _: False))
+
+    def unknown() -> None:
+        raise RuntimeError("cannot tell")
+
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", unknown)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert lanes_here() == 4
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(EngineError, match="needs a processor with AVX-512, AVX2 with FMA, or NEON"):
         lanes_here()

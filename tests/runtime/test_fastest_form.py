@@ -220,6 +220,8 @@ def test_no_more_contexts_than_split_batches(tmp_path: Path, monkeypatch: pytest
     package = make_package(tmp_path / "p", window=(1, 2))
     assert list(runtime.cpu_form._ways(package, "cpu")) == [Sharing(2, 4, 1), Sharing(1, 8, 1), Sharing(1, 8, 2)]
     assert list(runtime.cpu_form._ways(package, "native")) == [Sharing(2, 4, 1)]
+    package = make_package(tmp_path / "q", window=(2, 4))
+    assert list(runtime.cpu_form._ways(package, "native")) == [Sharing(8, 1, 1), Sharing(4, 2, 1)]
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(0.5, True), (0.98, False)])
