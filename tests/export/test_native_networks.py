@@ -1,5 +1,6 @@
 """Whole networks with natively compiled trunks, against PyTorch; with maps in one piece and part by part."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from export_samples import MEAN, STD, check_labels, network, noise, normalised, ort
+from numpy.typing import NDArray
 
 import engines.native.section
 from engines.host import HostBuffer
@@ -16,18 +18,24 @@ from engines.native.plan import write_plan
 from engines.native.trunk import Trunk, read_trunk
 from export.graphs import AS_IT_IS, Graphs, Rewriting, contract_for, graphs_from_network
 from splitmerge.errors import EngineError
+from training.checkpoint import load_checkpoint
+from training.networks.base import SegmentationNet
+from training.streets import Streets
+
+CHECKPOINT = Path(__file__).parents[2] / "training" / "checkpoints" / "smp18-streets.safetensors"
 
 CASES = {
-    "smp18": ("smp18", (40, 70), AS_IT_IS),
-    "smp18 with other windows": ("smp18,windows=2.2.2.2.3", (50, 90), AS_IT_IS),
-    "smp34": ("smp34", (40, 70), AS_IT_IS),
-    "smp50": ("smp50", (33, 90), AS_IT_IS),
+    "smp18": ("smp18", (40, 70)),
+    "smp18 with other windows": ("smp18,windows=2.2.2.2.3", (50, 90)),
+    "smp34": ("smp34", (40, 70)),
+    "smp50": ("smp50", (33, 90)),
 }
 QUICK = {("smp18", 1), ("smp18 with other windows", 2), ("smp50", 2)}
 
 
-def graphs_of(name: str, size: tuple[int, int], rewriting: Rewriting, level: int | None = None) -> Graphs:
-    model = network(name)
+def graphs_of(
+    model: SegmentationNet, size: tuple[int, int], level: int | None = None, rewriting: Rewriting = AS_IT_IS
+) -> Graphs:
     return graphs_from_network(model, contract_for(size, model.stride, MEAN, STD), level, rewriting=rewriting)
 
 
@@ -38,10 +46,32 @@ def compiled(graphs: Graphs, folder: Path) -> tuple[Trunk, NativeEngine]:
     return trunk, NativeEngine((folder / "trunk.native").read_bytes(), folder / "trunk.weights")
 
 
-def logits_of(context: NativeContext, trunk: Trunk) -> np.ndarray:
-    assert context._section is not None
-    pixels = context._section.maps[trunk.logits][:-2, :7]
-    return np.moveaxis(pixels.reshape(trunk.height, trunk.width, 7), 2, 0)
+def segmented(
+    graphs: Graphs, trunk: Trunk, context: NativeContext, frame: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels [H,W] and, where the trunk is one section, logits [classes,H,W] of a frame, one split batch at a time."""
+    assert graphs.cut is not None and context._section is not None
+    classes = next(step for step in trunk.steps if step.result == trunk.logits).weights.shape[0]
+    rows, columns = graphs.cut.rows, graphs.cut.columns
+    (features,) = ort(graphs.parts["stem"], {"frames": frame}).values()
+    padded = trunk.height * rows, trunk.width * columns
+    labels, logits = np.empty(padded, np.uint8), np.empty((classes, *padded), np.float32)
+    for batch, one in enumerate(features[:, None]):
+        place = (slice(batch // columns, None, rows), slice(batch % columns, None, columns))
+        made = np.empty((1, trunk.height, trunk.width), np.uint8)
+        context.enqueue({trunk.input: HostBuffer(one.astype(np.float32))}, {trunk.output: HostBuffer(made)})
+        labels[place] = made[0]
+        if trunk.logits in context._section.maps:
+            pixels = context._section.maps[trunk.logits][:-2, :classes]
+            logits[(slice(None), *place)] = np.moveaxis(pixels.reshape(trunk.height, trunk.width, classes), 2, 0)
+    height, width = frame.shape[1:3]
+    return labels[:height, :width], logits[:, :height, :width]
+
+
+def exact(model: SegmentationNet, frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    with torch.no_grad():
+        logits: NDArray[np.float64] = copy.deepcopy(model).double()(normalised(frame).double())[0].numpy()
+    return logits
 
 
 @pytest.mark.parametrize(
@@ -54,37 +84,39 @@ def logits_of(context: NativeContext, trunk: Trunk) -> np.ndarray:
 )
 def test_labels_and_logits_are_pytorchs(case: str, level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Split batches one after the other; the labels once more with every split's batches one after the other."""
-    name, size, rewriting = CASES[case]
-    graphs = graphs_of(name, size, rewriting, level)
+    name, size = CASES[case]
+    model, frame = network(name), noise(1, *size)
+    graphs = graphs_of(model, size, level)
     trunk, engine = compiled(graphs, tmp_path)
-    assert graphs.cut is not None
-    context = engine.create_context()
+    labels, logits = segmented(graphs, trunk, engine.create_context(), frame)
+    expected = exact(model, frame)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=3e-5 * np.abs(expected).max())
+    check_labels(labels[None], logits[None])
+
     monkeypatch.setattr(engines.native.section, "MAP_BYTES", 1)
     parted = engine.create_context()
     assert parted._section is not None and parted._section._inner is not None
+    np.testing.assert_array_equal(segmented(graphs, trunk, parted, frame)[0], labels)
 
-    frame, (rows, columns) = noise(1, *size), (graphs.cut.rows, graphs.cut.columns)
-    (features,) = ort(graphs.parts["stem"], {"frames": frame}).values()
-    padded = trunk.height * rows, trunk.width * columns
-    labels, again, logits = np.empty(padded, np.uint8), np.empty(padded, np.uint8), np.empty((7, *padded), np.float32)
-    for batch, one in enumerate(features[:, None]):
-        place = (slice(batch // columns, None, rows), slice(batch % columns, None, columns))
-        for to, made in ((labels, context), (again, parted)):
-            out = np.empty((1, trunk.height, trunk.width), np.uint8)
-            made.enqueue({trunk.input: HostBuffer(one.astype(np.float32))}, {trunk.output: HostBuffer(out)})
-            to[place] = out[0]
-        logits[(slice(None), *place)] = logits_of(context, trunk)
 
-    with torch.no_grad():
-        expected = network(name).double()(normalised(frame).double())[0].numpy()
-    logits = logits[:, : size[0], : size[1]]
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=3e-5 * np.abs(expected).max())
-    check_labels(labels[None, : size[0], : size[1]], logits[None])
-    np.testing.assert_array_equal(again, labels)
+@pytest.mark.slow
+def test_what_the_shipped_network_loses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-s` shows how far its logits are from float64's, of the largest."""
+    model = load_checkpoint(CHECKPOINT).model
+    image, _ = Streets("val", (256, 512), 1, seed=1)[0]
+    graphs = graphs_of(model, (256, 512))
+    trunk, engine = compiled(graphs, tmp_path)
+    labels, logits = segmented(graphs, trunk, engine.create_context(), image[None])
+    expected = exact(model, image[None])
+    lost = np.abs(logits - expected).max() / np.abs(expected).max()
+    with capsys.disabled():
+        print(f" off by {lost:.1e} of the largest; {(labels != expected.argmax(0)).sum()} labels differ", end="")
+    assert lost < 1e-5
+    check_labels(labels[None], expected[None].astype(np.float32))
 
 
 @pytest.mark.slow
 def test_a_network_that_is_not_compiled_natively(tmp_path: Path) -> None:
     """Dense units put maps side by side."""
     with pytest.raises(EngineError, match="is none that is compiled natively"):
-        compiled(graphs_of("smp-dn121", (40, 90), AS_IT_IS), tmp_path)
+        compiled(graphs_of(network("smp-dn121"), (40, 90)), tmp_path)
