@@ -6,7 +6,6 @@ ways: what is fastest on this machine is measured once, when the engines are bui
 Stock sizes of caches and rates do not tell it: all forms, and each way to share out, run the same frames in turn.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass
 
 from tqdm import tqdm
 
-from engines.backends import missing_for_native
 from engines.build import BuiltEngine, build_engines
 from engines.onnxruntime_engine import cores
 from engines.sidecar import engine_folder
@@ -26,8 +24,6 @@ from splitmerge.files import read_json, write_json
 from splitmerge.package import Package
 
 __all__ = ["Sharing", "build_fastest", "remembered"]
-
-log = logging.getLogger(__name__)
 
 _BACKEND, _PRECISION = "onnxruntime", "fp32"
 _TUNING = "tuning.json"
@@ -62,12 +58,13 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
     Raises InputError where the package does not have the form that is asked for, EngineError where that does not build.
     """
     _refuse_missing(package, form)
-    times = _form_times(package) if form == "auto" else {}
+    times, refused = _form_times(package) if form == "auto" else ({}, "")
     fastest = min(times, key=lambda name: times[name], default="plain" if form == "auto" else form)
     notes = {"form": fastest, "form_ms": {name: round(ms, 1) for name, ms in times.items()}}
     built = build_engines(package, _BACKEND, _PRECISION, form=fastest, notes=notes)
     compared = ", ".join(f"{name} {ms:.0f} ms a frame" for name, ms in times.items())
     words = [f"form {fastest} ({compared})"] if times else []
+    words += [refused] if refused else []
     sharing, tried = _search(package, fastest)
     write_json(
         engine_folder(package, _BACKEND, _PRECISION) / _TUNING,
@@ -99,13 +96,15 @@ def _refuse_missing(package: Package, form: str) -> None:
         )
 
 
-def _form_times(package: Package) -> dict[str, float]:
-    """Milliseconds a frame takes in each form that the package has; empty where that is one."""
+def _form_times(package: Package) -> tuple[dict[str, float], str]:
+    """Milliseconds a frame takes in each form that the package has, none where that is one; and why a package with a
+    cut has no native form, which is empty where it has."""
     forms = ["plain", *(["cpu"] if package.manifest.cpu else [])]
-    if package.manifest.cut is not None and not missing_for_native():
+    refused = ""
+    if package.manifest.cut is not None:
         forms.append("native")
     if len(forms) == 1:
-        return {}
+        return {}, refused
     with ExitStack() as resources:
         executors: dict[str, Executor] = {}
         for form in forms:  # the files of a loaded engine may be replaced
@@ -114,11 +113,11 @@ def _form_times(package: Package) -> dict[str, float]:
             except EngineError as error:
                 if form != "native":
                     raise
-                log.info("%s", error)  # it has something that is not compiled natively
+                refused = str(error).rstrip(".")  # it has something that is not compiled natively, or LLVM is not here
                 continue
             executors[form] = resources.enter_context(Executor(package, backend=_BACKEND))
         runs = {form: executor.segment for form, executor in executors.items()}
-        return in_turn(runs, noise_frame(package), _ROUNDS, _SECONDS / 2)
+        return in_turn(runs, noise_frame(package), _ROUNDS, _SECONDS / 2) if len(runs) > 1 else {}, refused
 
 
 def remembered(package: Package) -> Sharing | None:

@@ -20,7 +20,7 @@ __all__ = ["ProfiledNative"]
 
 
 class ProfiledNative:
-    """A trunk whose calls are timed, with what `trace.Profiled` has."""
+    """A trunk whose calls are timed. Runs and tells its operators as `trace.Profiled` does."""
 
     def __init__(self, engine: Path) -> None:
         self._engine = NativeEngine(engine.read_bytes(), weights_beside(engine))
@@ -60,7 +60,7 @@ class ProfiledNative:
             maps = step.into + step.out * (1 if step.added is None else 2)
             operators.append(operator(step.result, _kind(step), operations, pixels * maps + step.points * pairs))
         logits = next(step.out for step in plan.steps if step.result == plan.logits)
-        return [*operators, operator(LABELS, "largest logit", pixels * plan.classes, pixels * logits, pixels)]
+        return [*operators, operator(LABELS, "labels", pixels * plan.classes, pixels * logits, pixels)]
 
     def _timed(self, name: str, call: Call) -> Call:
         def timed() -> None:

@@ -16,7 +16,6 @@ from engines.machine import cpu_identity
 from engines.native.jit import compiled, lanes_here
 from engines.native.plan import VERSION, Plan, read_plan, write_plan
 from engines.native.section import Call, Section, Shared
-from engines.native.trunk import read_trunk
 from engines.onnxruntime_engine import PROVIDER
 from engines.sidecar import Sidecar, weights_beside
 from splitmerge.errors import EngineError
@@ -28,8 +27,9 @@ __all__ = ["NativeContext", "NativeEngine", "compile_native", "native_refusal"]
 _NEAR_TIES = 1e-3
 """The share of labels that rounding may change: the two largest logits of such a pixel are all but equal."""
 
-_CHECKED_BYTES = 64_000_000
-"""What a map may take for ONNX Runtime to compute a split batch in one piece."""
+_CHECKED_BYTES = 300_000_000
+"""What a map may take for ONNX Runtime to compute a split batch in one piece. SMP-18 of width 64 has 268 MB at
+1024x2048."""
 
 
 class NativeContext:
@@ -56,12 +56,18 @@ class NativeContext:
         np.copyto(host_array(buffer), array)
 
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        features, labels = host_array(feeds[self._plan.input]), host_array(outputs[self._plan.output])
-        assert self._section is not None, "it was closed"
+        plan, section = self._plan, self._section
+        features, labels = host_array(feeds[plan.input]), host_array(outputs[plan.output])
+        size = plan.height, plan.width
+        shapes = (len(features), plan.channels, *size), (len(features), *size)
+        types = features.dtype == np.float32 and labels.dtype == np.uint8
+        if not types or (features.shape, labels.shape) != shapes:
+            raise ValueError(f"A trunk was given {features.dtype} {features.shape} for {labels.dtype} {labels.shape}.")
+        assert section is not None, "it was closed"
         for one, result in zip(features, labels, strict=True):
-            self._section.fill(self._plan.input, one.transpose(1, 2, 0))
-            self._section.run()
-            result[:] = self._section.labels
+            section.fill(plan.input, one.transpose(1, 2, 0))
+            section.run()
+            result[:] = section.labels
 
     def read(self, buffer: Buffer) -> NDArray[Any]:
         return host_array(buffer)
@@ -74,13 +80,17 @@ class NativeContext:
 
 
 class NativeEngine:
-    """A plan and its weights, mapped from a file, so that all contexts and processes have them once."""
+    """A plan and its weights, mapped from a file, so that all contexts and processes have them once.
+
+    Raises EngineError where one of them cannot be read, or they do not belong together.
+    """
 
     def __init__(self, plan: bytes, weights: Path) -> None:
-        self._plan = read_plan(plan.decode())
-        self._weights = np.memmap(weights, np.float32, "r")
-        if len(self._weights) < max(step.bias + step.out for step in self._plan.steps):
-            raise EngineError(f"{weights} is shorter than the compiled trunk needs: build it again.")
+        try:
+            self._weights = np.memmap(weights, np.float32, "r")
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{weights} are no weights of a compiled trunk ({error}): build it again.") from None
+        self._plan = read_plan(plan, len(self._weights))
         self.device = HostDevice()
         size = self._plan.height, self._plan.width
         self.inputs = (TensorInfo(self._plan.input, "float32", (None, self._plan.channels, *size)),)
@@ -109,14 +119,19 @@ class NativeEngine:
 def compile_native(path: Path, graph: Graph, engine: Path) -> Compiled:
     """Compile the trunk in the ONNX file `path` for this processor. Raises EngineError where it has other steps than
     convolutions, sums and ReLU between splits."""
-    weights = weights_beside(engine)
+    from engines.native.reading import read_trunk  # with onnx, which running does without
+
+    weights, lanes = weights_beside(engine), lanes_here()
     try:
-        plan = write_plan(read_trunk(path), lanes_here(), engine, weights)
+        plan = write_plan(read_trunk(path), lanes, engine, weights)
     except EngineError as error:
         raise EngineError(f"{path} has no native form: {error}.") from None
-    checked = _checked(path, NativeEngine(engine.read_bytes(), weights), plan)
+    try:
+        checked = _checked(path, NativeEngine(engine.read_bytes(), weights), plan)
+    except RuntimeError as error:  # LLVM's
+        raise EngineError(f"LLVM does not compile {path} ({error}): build another form, and report this.") from None
     tiled = sum(step.tile is not None for step in plan.steps)
-    notes = f"{len(plan.steps)} convolutions, {tiled} of them by minimal filtering, vectors of {plan.lanes}"
+    notes = f"{tiled} of {len(plan.steps)} convolutions by minimal filtering, vectors of {plan.lanes}; {checked}"
     machine = cpu_identity() | {"native": VERSION, "lanes": plan.lanes}
     return Compiled(llvmlite.__version__, machine, {"form": "native", "checked": checked}, notes)
 
@@ -135,7 +150,7 @@ def _checked(path: Path, engine: NativeEngine, plan: Plan) -> str:
     context.enqueue({plan.input: HostBuffer(features)}, {plan.output: HostBuffer(labels)})
     session = onnxruntime.InferenceSession(path, providers=[PROVIDER])
     (expected,) = session.run([plan.output], {plan.input: features})
-    differ = int((labels != expected).sum())
+    differ = int((labels != expected).sum()) if labels.shape == expected.shape else labels.size
     if differ > _NEAR_TIES * labels.size:
         raise EngineError(
             f"Compiled natively, {path} gives {differ} of {labels.size} pixels other labels than ONNX Runtime: build "
@@ -149,6 +164,6 @@ def native_refusal(sidecar: Sidecar) -> str | None:
     here = cpu_identity() | {"native": VERSION}
     for key, value in here.items():
         if sidecar.machine.get(key) != value:
-            named = "version of the native form" if key == "native" else key.replace("_", " ")
+            named = {"native": "version of the native form", "cpu_features": "set of CPU features"}.get(key, key)
             return f"it was built for another {named} ({sidecar.machine.get(key)}) than this one ({value})"
     return None

@@ -76,7 +76,7 @@ class Kernels:
 
 @functools.cache
 def compiled(lanes: int, wanted: frozenset[Kernel]) -> Kernels:
-    """The kernels, compiled once in a process: that takes about a second."""
+    """The kernels, compiled once in a process: that takes half a second or one."""
     return Kernels(lanes, sorted(wanted, key=lambda kernel: kernel.name))
 
 
@@ -96,4 +96,4 @@ def lanes_here() -> int:
             return lanes
     if platform.machine().lower() in ("aarch64", "arm64"):  # where NEON is never missing
         return 4
-    raise EngineError("The native form needs a processor with AVX-512, AVX2 with FMA, or NEON: build another form.")
+    raise EngineError("The native form needs a processor with AVX-512, AVX2 and FMA, or NEON: build another form.")

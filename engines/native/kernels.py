@@ -13,12 +13,12 @@ from engines.native.code import FLOAT, INT, INT32, POINTER, Code
 from engines.native.filtering import by_pairs_of_columns, by_pairs_of_rows
 from export.cpu.winograd import minimal_filtering
 
-__all__ = ["Tile", "convolution", "labels", "pointwise", "products", "rows_at_once", "vectors_at_once"]
+__all__ = ["LINE", "Tile", "convolution", "labels", "pointwise", "products", "rows_at_once", "vectors_at_once"]
 
 Tile = tuple[int, int]
 """Rows and columns of outputs that are computed together."""
 
-_LINE = 16
+LINE = 16
 """float32 numbers in a line of the cache."""
 
 _NOTHING = ir.Constant(FLOAT, float("-inf"))
@@ -72,7 +72,7 @@ def products(module: Any, lanes: int, vectors: int, added: bool) -> Any:
                     here = code.at(right, b.mul(deep.index, code.whole(width)))
                     factors = [code.load(code.at(here, lanes * v)) for v in range(vectors)]
                     done = b.add(b.mul(b.udiv(row.index, code.whole(count)), code.depth), deep.index)
-                    code.prefetch(code.at(right, b.add(size, b.mul(done, code.whole(_LINE)))))  # of the next panel
+                    code.prefetch(code.at(right, b.add(size, b.mul(done, code.whole(LINE)))))  # of the next panel
                     for one, left in enumerate(lefts):
                         factor = code.splat(b.load(code.at(left, deep.index), typ=FLOAT, align=4))
                         sums = deep.carried[one * vectors : (one + 1) * vectors]

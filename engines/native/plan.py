@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.native.jit import Kernel
-from engines.native.kernels import Tile, vectors_at_once
+from engines.native.kernels import LINE, Tile, vectors_at_once
 from engines.native.trunk import Convolution, Pair, Trunk
 from export.cpu.winograd import filters
 from splitmerge.errors import EngineError
@@ -24,8 +24,8 @@ __all__ = ["VERSION", "Plan", "Step", "read_plan", "write_plan"]
 VERSION = 1
 """Of the layout of the weights; another one's are not read."""
 
-_LINE = 16
-"""float32 numbers in a line of the cache."""
+_MOST = 2**20
+"""Pixels of a side, and channels, that nothing here has."""
 
 _TILES: tuple[Tile, ...] = ((4, 8), (4, 4), (2, 4), (2, 2))
 
@@ -86,8 +86,8 @@ def write_plan(trunk: Trunk, lanes: int, plan: Path, weights: Path) -> Plan:
             step, arrays = _laid_out(convolution, trunk, lanes, place)
             for array in arrays:
                 file.write(np.ascontiguousarray(array, np.float32).tobytes())
-                file.write(bytes(4 * (-array.size % _LINE)))
-                place += array.size + -array.size % _LINE
+                file.write(bytes(4 * (-array.size % LINE)))
+                place += array.size + -array.size % LINE
             steps.append(step)
     classes = next(one for one in trunk.steps if one.result == trunk.logits).weights.shape[0]
     made = Plan(
@@ -97,16 +97,45 @@ def write_plan(trunk: Trunk, lanes: int, plan: Path, weights: Path) -> Plan:
     return made
 
 
-def read_plan(text: str) -> Plan:
-    """The plan in a file's text. Raises EngineError where it is none of this version."""
+def read_plan(text: bytes, numbers: int) -> Plan:
+    """The plan in a file, for a file of so many `numbers` of weights. Raises EngineError where it is none of this
+    version, or not all of it can be: kernels write where it says."""
     try:
         value: dict[str, Any] = json.loads(text)
         if value.pop("version") != VERSION:
             raise EngineError("The compiled trunk is of another version of splitmerge: build it again.")
         steps = tuple(_step(one) for one in value.pop("steps"))
-        return Plan(**value, steps=steps)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EngineError(f"The compiled trunk cannot be read ({error}): build it again.") from None
+        plan = Plan(**value, steps=steps)
+        problem = _problem(plan, numbers)
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        raise EngineError(f"The compiled trunk cannot be read ({error!r}): build it again.") from None
+    if problem:
+        raise EngineError(f"The compiled trunk cannot be run, {problem}: build it again.")
+    return plan
+
+
+def _problem(plan: Plan, numbers: int) -> str:
+    """What in a plan cannot be; empty where nothing is wrong."""
+    sizes = [plan.channels, plan.height, plan.width, plan.classes]
+    if plan.lanes not in (4, 8, 16) or not all(type(size) is int and 0 < size < _MOST for size in sizes):
+        return "its sizes are none that it can have"
+    channels = {plan.input: -(-plan.channels // plan.lanes) * plan.lanes}
+    for step in plan.steps:
+        rows, columns = step.step
+        whole = [step.into, step.out, step.weights, step.bias, rows, columns]
+        if not all(type(number) is int and number >= 0 for number in whole) or not step.into or not step.out:
+            return f"the step {step.result} has numbers that cannot be"
+        if step.out % plan.lanes or plan.height % rows or plan.width % columns or step.tile not in (None, *_TILES):
+            return f"the step {step.result} does not fit its maps"
+        if channels.get(step.source) != step.into or step.result in channels:
+            return f"the step {step.result} does not follow from those before it"
+        if step.added is not None and channels.get(step.added) != step.out:
+            return f"the step {step.result} adds what is not of its channels"
+        if max(step.weights + step.points * step.into * step.out, step.bias + step.out) > numbers:
+            return f"the file of weights is shorter than the step {step.result} needs"
+        channels[step.result] = step.out
+    last = [step for step in plan.steps if step.result == plan.logits]
+    return "" if last and plan.classes <= last[0].out else "its labels are of no step's channels"
 
 
 def _step(value: Mapping[str, Any]) -> Step:
@@ -123,11 +152,10 @@ def _laid_out(
     weights[:out, :into] = convolution.weights
     bias = np.zeros(whole_out, np.float32)
     bias[:out] = convolution.bias
-    tile = None
+    tile, (rows, columns) = None, convolution.step
+    if trunk.height % rows or trunk.width % columns:
+        raise EngineError(f"its maps of {trunk.height}x{trunk.width} cannot be parted into {rows}x{columns}")
     if taps == 3:
-        rows, columns = convolution.step
-        if trunk.height % rows or trunk.width % columns:
-            raise EngineError(f"its maps of {trunk.height}x{trunk.width} cannot be parted into {rows}x{columns}")
         tile = _tile(trunk.height // rows, trunk.width // columns)
         at_points = filters(weights, *tile).reshape(-1, whole_out, whole_into)
     else:
@@ -145,7 +173,7 @@ def _laid_out(
         whole_into,
         whole_out,
         place,
-        place + numbers.size + -numbers.size % _LINE,
+        place + numbers.size + -numbers.size % LINE,
     )
     return step, (numbers, bias)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.native.jit import Kernels
-from engines.native.kernels import Tile, vectors_at_once
+from engines.native.kernels import LINE, Tile, vectors_at_once
 from engines.native.plan import Plan, Step
 from engines.native.trunk import Pair
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.int32]
 Call = Callable[[], None]
 
-LABELS = "labels"
+LABELS = "largest logit"
 """What the call that takes labels from logits is named."""
 
 MAP_BYTES = 16_000_000
@@ -152,8 +152,8 @@ class Section:
 
 def aligned(count: int) -> Floats:
     """Numbers that begin on a line of the cache."""
-    room = np.empty(count + 16, np.float32)
-    start = -room.ctypes.data // 4 % 16
+    room = np.empty(count + LINE, np.float32)
+    start = -room.ctypes.data // 4 % LINE
     return room[start : start + count]
 
 
@@ -228,7 +228,7 @@ def _tables(size: Pair, step: Pair, tile: Tile) -> tuple[Pixels, Pixels]:
 def _apart(channels: int) -> int:
     """Numbers from one point's to the next. A line more than they are, or all points would lie in the same few places
     of the cache."""
-    return BLOCK * channels + 16
+    return BLOCK * channels + LINE
 
 
 def _points_size(step: Step, channels: str) -> int:

@@ -162,7 +162,7 @@ def test_a_trunk_that_is_compiled_natively(
     found = profile(package, "fp32", chunk, 1)
     trunk = [op for op in found.operators if op.stage == "trunk"]
     assert found.stages["trunk"] > sum(op.ms for op in trunk) * 0.5 > 0
-    assert [op.kind for op in trunk] == ["3x3 as F(4x8)"] * 3 + ["1x1", "largest logit"]
+    assert [op.kind for op in trunk] == ["3x3 as F(4x8)"] * 3 + ["1x1", "labels"]
     tiles = [8 * 6, 4 * 4 * 3, 4 * 4 * 3]  # 4x8 each, of 32x48 pixels, and of 16x24 of four split batches
     for op, count, (into, out) in zip(trunk, tiles, [(4, 8), (8, 8), (8, 16)], strict=False):
         assert op.operations == 16 * 2 * count * 60 * vectors(into) * vectors(out)

@@ -1,6 +1,8 @@
 """Trunks made up for tests, and what PyTorch computes for them in float64: dilated convolutions of all pixels."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,3 +87,8 @@ def logits_of(context: NativeContext, trunk: Trunk) -> Floats:
     classes = next(step for step in trunk.steps if step.result == trunk.logits).weights.shape[0]
     pixels = section.maps[trunk.logits][: section.size[0] * section.size[1], :classes]
     return np.moveaxis(pixels.reshape(*section.size, classes), 2, 0)
+
+
+def altered_json(path: Path, **changed: Any) -> None:
+    """Another JSON file in its place."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))

@@ -1,33 +1,22 @@
-"""Trunks compiled natively, against PyTorch in float64 and ONNX Runtime."""
+"""Natively compiled trunks against PyTorch in float64, and plans that cannot be."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from native_trunks import Made, engine_of, exact_logits, logits_of, run
-from small_package import make_package
+from native_trunks import Made, altered_json, engine_of, exact_logits, logits_of, run
 
 import engines.backends
 import engines.native.engine
 import engines.native.section
-from engines.build import build_engines
-from engines.load import load_engine
-from engines.native.engine import NativeContext, compile_native
+from engines.native.engine import NativeContext, NativeEngine
 from engines.native.jit import lanes_here
-from engines.native.plan import VERSION
-from engines.native.trunk import Trunk, read_trunk
-from runtime.executor import Executor
-from splitmerge.cli import main
+from engines.native.trunk import Trunk
 from splitmerge.errors import EngineError
-from splitmerge.package import Package
 
 LANES = [lanes for lanes in (4, 8, 16) if lanes <= lanes_here()]
-Alter = Callable[[onnx.GraphProto], Any]
 
 
 def residual(size: tuple[int, int] = (16, 24), width: int = 8) -> Trunk:
@@ -154,6 +143,23 @@ def test_large_maps_are_computed_part_by_part(map_bytes: int, tmp_path: Path, mo
     np.testing.assert_array_equal(last, logits_of(context, trunk)[:, rows - 1 :: rows, columns - 1 :: columns])
 
 
+@pytest.mark.parametrize("steps", [[(2, 2), (3, 3), (6, 6)], [(2, 2), (3, 2), (1, 1)], [(6, 3), (2, 1), (4, 6)]])
+def test_steps_that_are_no_multiples_of_each_other(
+    steps: list[tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each split's batches are gone through only where all that follows stays within them."""
+    made = Made(8, (12, 24))
+    for step in steps:
+        made.add(8, step=step)
+    made.add(3, taps=1, relu=False)
+    monkeypatch.setattr(engines.native.section, "MAP_BYTES", 1)
+    context = engine_of(made.trunk, tmp_path).create_context()
+    features = made.features()
+    exact = exact_logits(made.trunk, features)[0]
+    (labels,) = run(context, made.trunk, features)
+    assert (labels == exact.argmax(0)).all()
+
+
 @pytest.mark.parametrize("block", [1, 5, 7, 1000])
 def test_blocks_of_tiles_change_nothing(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, features = residual(), Made(8, (16, 24), seed=3).features()
@@ -181,204 +187,70 @@ def test_values_share_memory_and_none_too_early(tmp_path: Path) -> None:
     assert len(context._section.maps) == 10 and len(addresses) == 3
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Package:
-    return make_package(tmp_path / "package")
-
-
-def trunk_file(package: Package, suffix: str = "native") -> Path:
-    return package.engines_folder / "onnxruntime-fp32" / f"trunk.{suffix}"
-
-
-def test_a_package_runs_with_it(package: Package, capsys: pytest.CaptureFixture[str]) -> None:
-    """Labels are those of the plain form, for any number of contexts and split batches at once."""
-    frame = np.random.default_rng(0).integers(0, 256, (*package.manifest.input.size, 3), np.uint8)
-    build_engines(package)
-    with Executor(package) as executor:
-        expected = executor.segment(frame)
-    command = ["build", "--package", str(package.folder), "--backend", "onnxruntime", "--form", "native"]
-    assert main(command) == 0
-    assert "trunk.native" in capsys.readouterr().out and not trunk_file(package, "onnx").exists()
-    for contexts, chunk in [(1, 1), (3, 2), (2, 16)]:
-        with Executor(package, contexts=contexts, chunk=chunk) as executor:
-            np.testing.assert_array_equal(executor.segment(frame), expected)
-    assert main(["inspect", str(package.folder)]) == 0
-    assert capsys.readouterr().out.count(": valid") == 2
-    notes = json.loads(trunk_file(package, "json").read_text())["build"]
-    assert notes["form"] == "native" and notes["checked"].startswith("0 of ")
-    build_engines(package)
-    assert trunk_file(package, "onnx").exists() and not trunk_file(package).exists()
-
-
-def test_other_labels_than_onnx_runtimes_are_refused(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = engines.native.engine.read_trunk
-
-    def wrong(path: Path) -> Trunk:
-        first, *more = (trunk := right(path)).steps
-        return replace(trunk, steps=(replace(first, weights=-first.weights), *more))
-
-    monkeypatch.setattr(engines.native.engine, "read_trunk", wrong)
-    build_engines(package)
-    with pytest.raises(EngineError, match=r"gives \d+ of \d+ pixels other labels than ONNX Runtime"):
-        build_engines(package, form="native")
-    assert trunk_file(package, "onnx").exists()
-
-
-def test_a_large_trunk_is_not_checked_and_says_so(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.native.engine, "_CHECKED_BYTES", 1000)
-    *_, built = build_engines(package, form="native")
-    assert built.build["checked"].startswith("not checked: maps of 12x18 are too large")
-
-
-@pytest.mark.parametrize("form", ["cpu", "native"])
-def test_forms_are_of_one_backend_and_precision(form: str, package: Package) -> None:
-    with pytest.raises(ValueError, match=f"The form {form} is of fp32 engines for CPUs"):
-        build_engines(package, precision="int8", form=form)
-
-
-def test_a_package_without_a_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    package = make_package(tmp_path / "p", cut=False)
-    command = ["build", "--package", str(package.folder), "--backend", "onnxruntime", "--form", "native"]
-    assert main(command) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "only trunks are compiled natively: leave out --form native" in said
-
-
-@pytest.mark.parametrize("missing", ["llvmlite", "onnx"])
-def test_what_is_not_installed(
-    missing: str, package: Package, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Building chooses among the other forms; what was built needs the compiler alone."""
-    build_engines(package, form="native")
-    installed = engines.backends.is_installed
-    monkeypatch.setattr(engines.backends, "is_installed", lambda module: module != missing and installed(module))
-    if missing == "llvmlite":
-        with pytest.raises(EngineError, match=r"needs llvmlite, which is not installed \(pip install '.\[native\]'\)"):
-            load_engine(package, "trunk")
-    else:
-        load_engine(package, "trunk").close()
-    command = ["build", "--package", str(package.folder), "--backend", "onnxruntime"]
-    assert main([*command, "--form", "native"]) == 2
-    assert f"Native engines need {missing}, which is not installed" in capsys.readouterr().err
-    assert main(command) == 0 and trunk_file(package, "onnx").exists()
-
-
-def altered_json(path: Path, **changed: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
-
-
 @pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda p: altered_json(p.with_suffix(".json"), machine={"native": VERSION}), "another architecture"),
-        (
-            lambda p: altered_json(
-                p.with_suffix(".json"),
-                machine=json.loads(p.with_suffix(".json").read_text())["machine"] | {"native": VERSION + 1},
-            ),
-            "another version of the native form",
-        ),
-        (lambda p: p.write_bytes(p.read_bytes() + b" "), "altered after it was built"),
-        (lambda p: p.unlink(), "the file is missing"),
-        (lambda p: p.with_suffix(".weights").unlink(), "trunk.weights, which has its weights, is missing"),
-        (lambda p: p.with_suffix(".weights").write_bytes(b"1234"), "trunk.weights, which has its weights, was altered"),
-    ],
+    "text", [b"", b"{}", b"[]", b"3", b"\xff", b'{"version": 99}', b'{"version": 1, "steps": [{}]}']
 )
-def test_what_is_not_what_was_built_is_refused(spoil: Callable[[Path], Any], said: str, package: Package) -> None:
-    build_engines(package, form="native")
-    spoil(trunk_file(package))
-    with pytest.raises(EngineError, match=said):
-        load_engine(package, "trunk")
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"version": 99}', '{"version": 1, "steps": [{}]}'])
-def test_a_plan_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+def test_a_plan_that_cannot_be_read(text: bytes, tmp_path: Path) -> None:
     weights = tmp_path / "w"
     weights.write_bytes(bytes(64))
     with pytest.raises(EngineError, match="build it again"):
-        engines.native.engine.NativeEngine(text.encode(), weights)
+        NativeEngine(text, weights)
 
 
-def test_weights_that_are_too_short(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 3, 64, -64, -4])
+def test_weights_that_are_too_short(length: int, tmp_path: Path) -> None:
     engine_of(residual(), tmp_path)
     weights = tmp_path / "trunk.weights"
-    weights.write_bytes(weights.read_bytes()[:-64])
-    with pytest.raises(EngineError, match="shorter than the compiled trunk needs"):
-        engines.native.engine.NativeEngine((tmp_path / "trunk.native").read_bytes(), weights)
-
-
-def node(graph: onnx.GraphProto, kind: str) -> onnx.NodeProto:
-    return next(one for one in graph.node if one.op_type == kind)
-
-
-def set_ints(one: onnx.NodeProto, **values: Any) -> None:
-    for name, value in values.items():
-        kept = [other for other in one.attribute if other.name != name]
-        del one.attribute[:]
-        one.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
-
-
-def swap_window(graph: onnx.GraphProto) -> None:
-    """The transposition of the first split takes rows for columns."""
-    turn = node(graph, "Transpose")
-    (perm,) = turn.attribute
-    perm.ints[1], perm.ints[2] = perm.ints[2], perm.ints[1]
-
-
-def replace_kind(graph: onnx.GraphProto, kind: str, other: str) -> None:
-    node(graph, kind).op_type = other
-
-
-def second_output(graph: onnx.GraphProto) -> None:
-    graph.output.append(onnx.helper.make_tensor_value_info(graph.node[0].output[0], onnx.TensorProto.FLOAT, None))
-
-
-def earlier_output(graph: onnx.GraphProto) -> None:
-    """Split batches of labels instead of merged ones."""
-    merge = [one for one in graph.node if one.op_type == "Reshape"][-2]
-    last = graph.node[-1]
-    assert last.op_type == "Cast"
-    last.input[0] = merge.input[0]
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(EngineError, match="build it again"):
+        NativeEngine((tmp_path / "trunk.native").read_bytes(), weights)
+    weights.unlink()
+    with pytest.raises(EngineError, match="are no weights of a compiled trunk"):
+        NativeEngine((tmp_path / "trunk.native").read_bytes(), weights)
 
 
 @pytest.mark.parametrize(
-    ("alter", "said"),
+    "changed",
     [
-        (second_output, "1 inputs and 2 outputs"),
-        (earlier_output, "is not the labels of all pixels in their order"),
-        (swap_window, "ends a rearrangement that is no split or merge"),
-        (lambda graph: replace_kind(graph, "Relu", "Sigmoid"), r"\(Sigmoid\) is none that is compiled natively"),
-        (lambda graph: set_ints(node(graph, "ArgMax"), select_last_index=1), r"\(ArgMax\) is none"),
-        (lambda graph: set_ints(node(graph, "Conv"), dilations=[2, 2]), "is no 1x1 or 3x3 one that keeps"),
-        (lambda graph: set_ints(node(graph, "Conv"), auto_pad="SAME_UPPER"), "is no 1x1 or 3x3 one that keeps"),
+        {"lanes": 0}, {"lanes": 5}, {"channels": 99}, {"channels": -1}, {"classes": 0}, {"classes": 10**9},
+        {"height": 0}, {"width": 1.5}, {"height": 17}, {"logits": "nothing"}, {"logits": []}, {"input": "other"},
+        {"steps": []},
     ],
-)
-def test_what_is_not_compiled_natively_is_told(alter: Alter, said: str, package: Package, tmp_path: Path) -> None:
-    model = onnx.load(package.folder / "trunk.onnx")
-    alter(model.graph)
-    path = tmp_path / "altered.onnx"
-    onnx.save(model, path)
-    with pytest.raises(EngineError, match=said):
-        compile_native(path, package.parts("fp32")["trunk"], tmp_path / "trunk.native")
+)  # fmt: skip
+def test_a_plan_that_cannot_be(changed: dict[str, Any], tmp_path: Path) -> None:
+    """Kernels write where a plan says, so what does not hold together never reaches them."""
+    engine_of(residual(), tmp_path)
+    path = tmp_path / "trunk.native"
+    altered_json(path, **changed)
+    with pytest.raises(EngineError, match=r"The compiled trunk cannot be (run|read).*: build it again"):
+        NativeEngine(path.read_bytes(), tmp_path / "trunk.weights")
 
 
-def test_a_relu_that_others_read_before_is_told(package: Package, tmp_path: Path) -> None:
-    model = onnx.load(package.folder / "trunk.onnx")
-    relu = node(model.graph, "Relu")
-    later = [one for one in model.graph.node if one.op_type == "Conv"][1]
-    assert later.input[0] != relu.input[0]
-    second = next(one for one in model.graph.node if one.op_type == "Relu" and one is not relu)
-    index = list(model.graph.node).index(second)
-    again = onnx.helper.make_node("Relu", [second.output[0]], ["again"], name="again")
-    for one in model.graph.node[index + 1 :]:
-        for place, name in enumerate(one.input):
-            if name == second.output[0]:
-                one.input[place] = "again"
-    model.graph.node.insert(index + 1, again)
-    path = tmp_path / "altered.onnx"
-    onnx.save(model, path)
-    with pytest.raises(EngineError, match=r"again \(Relu\) does not follow a convolution"):
-        read_trunk(path)
+@pytest.mark.parametrize("index", [0, 4])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"source": "nothing"}, {"source": "value7"}, {"result": "features"}, {"added": "nothing"}, {"added": "value8"},
+        {"into": 0}, {"into": 64}, {"out": 0}, {"out": 7}, {"weights": -16}, {"weights": 10**9}, {"weights": 2**70},
+        {"bias": -1}, {"bias": 10**9}, {"step": [0, 1]}, {"step": [3, 5]}, {"step": [1]}, {"tile": [4, 16]},
+        {"tile": [8]}, {"weights": 0.5},
+    ],
+)  # fmt: skip
+def test_a_step_that_cannot_be(index: int, changed: dict[str, Any], tmp_path: Path) -> None:
+    engine_of(residual(width=24), tmp_path)
+    path = tmp_path / "trunk.native"
+    steps = json.loads(path.read_text())["steps"]
+    steps[index] |= changed
+    altered_json(path, steps=steps)
+    with pytest.raises(EngineError, match=r"The compiled trunk cannot be (run|read).*: build it again"):
+        NativeEngine(path.read_bytes(), tmp_path / "trunk.weights")
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 16, 1), (1, 1, 16, 24), (1, 8, 24, 16), (8, 16, 24)])
+def test_features_of_another_shape_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    context = engine_of(residual(), tmp_path).create_context()
+    with pytest.raises(ValueError, match="A trunk was given float32"):
+        run(context, residual(), np.zeros(shape, np.float32))
 
 
 def test_maps_that_cannot_be_parted(tmp_path: Path) -> None:
@@ -400,5 +272,5 @@ def test_a_processor_without_such_vectors(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert lanes_here() == 4
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(EngineError, match="needs a processor with AVX-512, AVX2 with FMA, or NEON"):
+    with pytest.raises(EngineError, match="needs a processor with AVX-512, AVX2 and FMA, or NEON"):
         lanes_here()

@@ -15,7 +15,8 @@ from engines.host import HostBuffer
 from engines.native.engine import NativeContext, NativeEngine
 from engines.native.jit import lanes_here
 from engines.native.plan import write_plan
-from engines.native.trunk import Trunk, read_trunk
+from engines.native.reading import read_trunk
+from engines.native.trunk import Trunk
 from export.graphs import AS_IT_IS, Graphs, Rewriting, contract_for, graphs_from_network
 from splitmerge.errors import EngineError
 from training.checkpoint import load_checkpoint

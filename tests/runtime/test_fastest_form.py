@@ -133,9 +133,13 @@ def test_a_trunk_with_no_native_form_is_built_in_another(package: Package, monke
     def refuse(*_: Any) -> None:
         raise EngineError("it has a step that is none of those")
 
-    monkeypatch.setattr("engines.native.engine.read_trunk", refuse)
+    monkeypatch.setattr("engines.native.reading.read_trunk", refuse)
     _, said = build_fastest(package)
-    assert said.startswith(("form plain (plain ", "form cpu (plain ")) and "native" not in said
+    assert said.startswith(("form plain (plain ", "form cpu (plain "))
+    assert f"; {package.folder / 'trunk.onnx'} has no native form: it has a step that is none of those; " in said
+    without = make_package(package.folder.with_name("without"))
+    _, said = build_fastest(without)
+    assert said.startswith(f"{without.folder / 'trunk.onnx'} has no native form: ") and "form plain" not in said
     before = read_sidecar(engine_of(package)).graph_sha256
     with pytest.raises(EngineError, match="has no native form: it has a step that is none of those"):
         build_fastest(package, "native")
