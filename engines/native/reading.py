@@ -97,7 +97,9 @@ class _Reader:
                     return self._rectified(node, value)
                 case "Add" if inputs[1] is not None:
                     return self._added(node, value, inputs[1])
-                case "ArgMax" if value.root in self._steps and not value.windows and _is_first_of_channels(attributes):
+                case "ArgMax" if (
+                    self._logits is None and value.root in self._steps and _is_of_channels(value, attributes)
+                ):
                     self._logits = value.root
                     return replace(value, root=_LABELS, channels=None)
         raise EngineError(f"its node {node.name} ({node.op_type}) is none that is compiled natively")
@@ -161,10 +163,11 @@ class _Reader:
         return replace(value, root=node.output[0])
 
 
-def _is_first_of_channels(attributes: Mapping[str, Any]) -> bool:
+def _is_of_channels(value: _Value, attributes: Mapping[str, Any]) -> bool:
+    """Whether ArgMax gives the number of a pixel's largest channel, the first of equals."""
     wanted = {"axis": 1, "keepdims": 0, "select_last_index": 0}
     defaults = {"axis": 0, "keepdims": 1, "select_last_index": 0}
-    return all(attributes.get(name, defaults[name]) == number for name, number in wanted.items())
+    return not value.windows and all(attributes.get(name, defaults[name]) == wanted[name] for name in wanted)
 
 
 def _pooling(

@@ -87,6 +87,7 @@ def earlier_output(graph: onnx.GraphProto) -> None:
         (swap_window, "ends a rearrangement that is no split or merge"),
         (lambda graph: replace_kind(graph, "Relu", "Sigmoid"), r"\(Sigmoid\) is none that is compiled natively"),
         (lambda graph: set_ints(node(graph, "ArgMax"), select_last_index=1), r"\(ArgMax\) is none"),
+        (lambda graph: graph.node.append(node(graph, "ArgMax")), r"\(ArgMax\) is none"),
         (lambda graph: set_ints(node(graph, "Conv"), dilations=[2, 2]), "is no 1x1 or 3x3 one that keeps"),
         (lambda graph: set_ints(node(graph, "Conv"), auto_pad="SAME_UPPER"), "is no 1x1 or 3x3 one that keeps"),
         (lambda graph: set_ints(node(graph, "Conv"), strides=[2, 2]), "is no 1x1 or 3x3 one that keeps"),
