@@ -111,7 +111,7 @@ def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert found["auto"] == "onnxruntime"
     assert found["gpus"] == []
     assert {backend["name"] for backend in found["backends"]} == {"onnxruntime", "tensorrt", "tensorrt-rtx"}
-    assert {"numpy", "opencv-python", "torch", "onnx", "pycuda", "polygraphy"} == set(found["packages"])
+    assert {"numpy", "opencv-python", "torch", "onnx", "llvmlite", "pycuda", "polygraphy"} == set(found["packages"])
 
 
 def test_doctor_lists_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

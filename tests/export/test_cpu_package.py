@@ -80,11 +80,12 @@ def test_weights_that_no_file_holds_are_told(
     assert not (tmp_path / "package").exists()
 
 
-def test_both_forms_segment_alike_for_any_chunk(package: Package) -> None:
+def test_all_forms_segment_alike_for_any_chunk(package: Package) -> None:
     frame = noise(1, *SIZE)[0]
     found = []
-    for cpu_form, contexts, chunk in [(False, 1, 1), (True, 1, 1), (True, 2, 3), (True, 1, 16)]:
-        build_engines(package, cpu_form=cpu_form)
+    ways = [("plain", 1, 1), ("cpu", 1, 1), ("cpu", 2, 3), ("cpu", 1, 16), ("native", 2, 3)]
+    for built_as, contexts, chunk in ways:
+        build_engines(package, form=built_as)
         with Executor(package, contexts=contexts, chunk=chunk) as executor:
             found.append(executor.segment(frame))
     for labels in found[1:]:
@@ -92,11 +93,13 @@ def test_both_forms_segment_alike_for_any_chunk(package: Package) -> None:
 
 
 def test_other_precisions_and_backends_take_the_plain_graphs(package: Package) -> None:
-    """Calibrating keeps the form for CPUs of fp32 as it is, and asking for it elsewhere changes nothing."""
+    """Calibrating keeps the form for CPUs of fp32 as it is, and asking for it elsewhere is refused."""
     graphs = {part: onnx.load(package.path(graph)) for part, graph in package.parts("fp32").items()}
     added = add_precision(package, "fp16", {part: half_graph(model) for part, model in graphs.items()})
     assert Package.open(package.folder).manifest.cpu == added.manifest.cpu == package.manifest.cpu
-    build_engines(added, "onnxruntime", "fp16", cpu_form=True)
+    with pytest.raises(ValueError, match="The form cpu is of fp32 engines for CPUs, not of fp16 ones for onnxruntime"):
+        build_engines(added, "onnxruntime", "fp16", form="cpu")
+    build_engines(added, "onnxruntime", "fp16")
     sidecar = read_sidecar(engine_folder(added, "onnxruntime", "fp16") / "trunk.onnx")
     assert sidecar.graph_sha256 == added.parts("fp16")["trunk"].sha256
 
@@ -105,6 +108,8 @@ def test_plans_for_gpus_are_built_from_the_plain_graphs(package: Package) -> Non
     pytest.importorskip("tensorrt_rtx", reason="pip install 'splitmerge[rtx]'")
     from engines.compiler import GpuOptions
 
-    build_engines(package, "tensorrt-rtx", options=GpuOptions("8.6"), parts=["trunk"], cpu_form=True)
+    with pytest.raises(ValueError, match="The form cpu is of fp32 engines for CPUs, not of fp32 ones for tensorrt-rtx"):
+        build_engines(package, "tensorrt-rtx", options=GpuOptions("8.6"), parts=["trunk"], form="cpu")
+    build_engines(package, "tensorrt-rtx", options=GpuOptions("8.6"), parts=["trunk"])
     sidecar = read_sidecar(engine_folder(package, "tensorrt-rtx", "fp32", "8.6") / "trunk.plan")
     assert sidecar.graph_sha256 == package.parts("fp32")["trunk"].sha256
