@@ -90,10 +90,10 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
 
 
 def _measure(case: Case, folder: Path, arguments: argparse.Namespace, estimates: Estimates, work: int) -> list[Row]:
-    words = [case.network, str(case.width), case.size, str(folder)]
+    words = [case.network, str(case.width), case.size, str(folder), *arguments.forms]
     found = json.loads(child(["-m", "benchmarks.peers.packages", *words], f"Exporting {case}"))
     packages = prepared(folder, found)
-    contestants = contestants_of(packages.forms, packages.cut, tuple(arguments.peers))
+    contestants = contestants_of(packages.forms, packages.cut, tuple(arguments.peers), tuple(arguments.forms))
     largest, limit_gib = largest_mib(case), min(arguments.limit_gib, available_gib())
     refusals = [
         estimates.refusal(contestant, case, work, largest, limit_gib, arguments.limit_s) for contestant in contestants

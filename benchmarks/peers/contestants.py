@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.limits import GEMM_SIZE
-from benchmarks.peers.packages import OWN_MAKING
+from benchmarks.peers.packages import FORMS, OWN_MAKING
 from engines.backends import is_installed
 
 __all__ = ["DEFAULTS", "GEMM", "LIMIT", "PEER", "PEERS", "PROJECT", "Contender", "Contestant", "contestants_of"]
@@ -57,11 +57,17 @@ class Contestant:
     missing: str = ""
 
 
-def contestants_of(forms: Mapping[str, str], cut: Mapping[str, bool], peers: tuple[str, ...]) -> list[Contestant]:
+def contestants_of(
+    forms: Mapping[str, str], cut: Mapping[str, bool], peers: tuple[str, ...], own: tuple[str, ...] = FORMS
+) -> list[Contestant]:
     """All for one network on frames of one size. `forms` has the forms that the network has and what their graphs are,
-    and of each whether it is `cut` (and so streamed)."""
+    and of each whether it is `cut` (and so streamed); this project takes part with those that are in `own`."""
     limit = Contestant(GEMM, LIMIT, "benchmarks.peers.rivals:gemm", arguments={"size": GEMM_SIZE})
-    return [*_project(forms, cut), *peers_of(forms, peers), limit]
+    return [
+        *_project({form: words for form, words in forms.items() if form in own}, cut),
+        *peers_of(forms, peers),
+        limit,
+    ]
 
 
 def _project(forms: Mapping[str, str], cut: Mapping[str, bool]) -> list[Contestant]:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.peers.contestants import DEFAULTS, PEERS
+from benchmarks.peers.packages import FORMS
 from splitmerge.options import height_and_width, positive_integer, positive_number
 
 __all__ = ["NETWORKS", "add_arguments"]
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sizes = [(128, 256), (256, 512)]
     add("--sizes", nargs="+", type=height_and_width, default=sizes, metavar="HxW", help="frames")
     add("--peers", nargs="*", choices=(*PEERS, *DEFAULTS), default=list(PEERS), help="whom to compare with")
+    add("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="forms of this project that take part")
     add("--rounds", type=positive_integer, default=5, help="frames of each, after one to warm up")
     add("--limit-gib", type=positive_number, default=20, help="leave out what needs more memory")
     add("--limit-s", type=positive_number, default=30, help="leave out what takes more seconds a frame")

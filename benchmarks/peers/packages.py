@@ -1,14 +1,15 @@
 """The package of each form of a network, exported and built in a process of its own, and what a frame will about take.
 
-    python -m benchmarks.peers.packages NETWORK WIDTH HxW FOLDER
+    python -m benchmarks.peers.packages NETWORK WIDTH HxW FOLDER FORM...
 
 writes FOLDER/own, FOLDER/split, ... with engines and prints, of each form, its folder's name or why there is none. A
-form that is the network's own is not exported twice. Weights are random and seeded.
+form that is the network's own is not exported twice. Those that are not named have no engines, and are left out if no
+peer runs them. Weights are random and seeded.
 """
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ def prepared(folder: Path, found: Mapping[str, Any]) -> Prepared:
     return Prepared(folder, forms, {form: found[form]["cut"] for form in forms})
 
 
-def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
-    """Export and build all forms. Raises SplitmergeError where the network's own fails."""
+def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dict[str, dict[str, Any]]:
+    """Export all forms that peers run or that are `wanted`, and build these. Raises SplitmergeError where the network's
+    own fails."""
     import torch
 
     from splitmerge.labels import CITYSCAPES
@@ -83,17 +85,20 @@ def export_forms(case: Case, folder: Path) -> dict[str, dict[str, Any]]:
     folder.mkdir(parents=True, exist_ok=True)
     model = create_model(case.network, len(CITYSCAPES), case.width).eval()
     save_checkpoint(checkpoint, model, case.network, CITYSCAPES)
-    found: dict[str, dict[str, Any]] = {"own": _export(checkpoint, case, "own", folder)}
+    found: dict[str, dict[str, Any]] = {"own": _export(checkpoint, case, "own", folder, wanted)}
     for form in FORMS[1:]:
+        if form in OWN_MAKING and form not in wanted:
+            continue
         try:
-            found[form] = _export(checkpoint, case, form, folder)
+            found[form] = _export(checkpoint, case, form, folder, wanted)
         except SplitmergeError as error:
             found[form] = {"missing": str(error)}
             continue
         if form not in OWN_MAKING and _same_graph(folder / "own", folder / form):
             found[form]["same_as"] = "own"
     if "same_as" in found["split"]:
-        del found["split-cpu"], found["split-native"]  # the same as `cpu` and `native`
+        for form in ("split-cpu", "split-native"):  # the same as `cpu` and `native`
+            found.pop(form, None)
     return found
 
 
@@ -103,7 +108,7 @@ def _parted(form: str) -> tuple[str, str]:
     return form.removesuffix(made).removesuffix("-") or "own", made
 
 
-def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, Any]:
+def _export(checkpoint: Path, case: Case, form: str, folder: Path, wanted: Sequence[str]) -> dict[str, Any]:
     from export.graphs import Rewriting
     from export.package import export_package
     from runtime.cpu_form import build_fastest
@@ -113,7 +118,8 @@ def _export(checkpoint: Path, case: Case, form: str, folder: Path) -> dict[str, 
     package = export_package(checkpoint, (case.height, case.width_pixels), folder / form, rewriting=rewriting)
     if made == "cpu" and not package.manifest.cpu:
         raise InputError(f"{case} has no form for CPUs: neither its convolutions nor its labels gain by it.")
-    build_fastest(package, made)
+    if form in wanted:
+        build_fastest(package, made)
     return {"cut": package.manifest.cut is not None}
 
 
@@ -144,10 +150,10 @@ def largest_mib(case: Case) -> float:
 
 
 def main() -> int:
-    network, width, size, folder = sys.argv[1:]
+    network, width, size, folder, *wanted = sys.argv[1:]
     try:
         case = Case(network, int(width), *height_and_width(size))
-        print(json.dumps(export_forms(case, Path(folder))))
+        print(json.dumps(export_forms(case, Path(folder), wanted or FORMS)))
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_code

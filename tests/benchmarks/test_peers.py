@@ -52,7 +52,7 @@ def test_what_does_not_fit_and_what_fails_is_named(
     def child(words: list[str], what: str) -> str:
         if "smp18" in words:
             raise EngineError(f"{what} failed (no room): try again.")
-        Path(words[-1]).mkdir()
+        Path(words[5]).mkdir()
         return '{"own": {"cut": false}}'
 
     monkeypatch.setattr(comparison, "child", child)
@@ -78,5 +78,19 @@ def test_every_peer_and_form_gives_the_same_labels(tmp_path: Path) -> None:
             for form in ("split", "dilated")
         ]
         rows = {row["name"]: row for row in case["rows"]}
-        for name in (*forms, "PyTorch eager", "PyTorch compiled"):
+        for name in (*forms, "this project, split form, native", "PyTorch eager", "PyTorch compiled"):
             assert rows[name].get("agreement", 0) > 0.999, (case["network"], rows[name])
+
+
+@pytest.mark.slow
+def test_one_form_beside_what_others_run(tmp_path: Path) -> None:
+    """Peers get the graphs of forms that this project leaves out."""
+    record = tmp_path / "b.json"
+    words = ["--networks", "smp18", "--forms", "native", "--peers", "onnxruntime", "--json", str(record)]
+    assert main([*TINY, *words]) == 0
+    (case,) = json.loads(record.read_text())["cases"]
+    assert [(row["name"], row.get("agreement")) for row in case["rows"][:-1]] == [
+        ("this project, split form, native", 1.0),
+        ("ONNX Runtime, split form", 1.0),
+        ("ONNX Runtime, dilated form", 1.0),
+    ]

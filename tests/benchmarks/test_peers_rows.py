@@ -83,6 +83,16 @@ def test_who_takes_part() -> None:
     ]
 
 
+def test_forms_that_are_left_out_are_still_given_to_peers() -> None:
+    forms = {"own": "split form", "dilated": "dilated form", "native": "split form, native"}
+    found = contestants_of(forms, dict.fromkeys(forms, True), ("onnxruntime",), ("native",))
+    assert [(c.name, c.form) for c in found[:-1]] == [
+        ("this project, split form, native", "native"),
+        ("ONNX Runtime, split form", "own"),
+        ("ONNX Runtime, dilated form", "dilated"),
+    ]
+
+
 def test_what_is_absent_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.peers.contestants.is_installed", lambda name: False)
     (_, peer, _) = contestants_of({"own": "its only form"}, {"own": False}, ("openvino",))
