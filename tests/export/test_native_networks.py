@@ -31,7 +31,7 @@ CASES = {
     "smp34": ("smp34", (40, 70)),
     "smp50": ("smp50", (33, 90)),
 }
-QUICK = {("smp18", 1), ("smp18 with other windows", 2), ("smp50", 2)}
+QUICK = {("smp18", 1), ("smp18 with other windows", 2)}
 
 
 def graphs_of(
