@@ -85,6 +85,7 @@ def _in_words(sharing: Sharing, package: Package) -> str:
 
 
 def _refuse_missing(package: Package, form: str) -> None:
+    """Raise InputError for a form that the package does not have."""
     if form == "cpu" and not package.manifest.cpu:
         raise InputError(
             f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."

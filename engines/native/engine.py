@@ -62,7 +62,8 @@ class NativeContext:
         shapes = (len(features), plan.channels, *size), (len(features), *size)
         types = features.dtype == np.float32 and labels.dtype == np.uint8
         if not types or (features.shape, labels.shape) != shapes:
-            raise ValueError(f"A trunk was given {features.dtype} {features.shape} for {labels.dtype} {labels.shape}.")
+            given = f"{features.dtype} {features.shape} for {labels.dtype} {labels.shape}"
+            raise ValueError(f"A trunk was given {given}: it takes float32 {shapes[0]} for uint8 {shapes[1]}.")
         assert section is not None, "it was closed"
         for one, result in zip(features, labels, strict=True):
             section.fill(plan.input, one.transpose(1, 2, 0))

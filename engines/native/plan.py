@@ -146,6 +146,8 @@ def _step(value: Mapping[str, Any]) -> Step:
 def _laid_out(
     convolution: Convolution, trunk: Trunk, lanes: int, place: int
 ) -> tuple[Step, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """A convolution's step, and its weights `[points,panels,into,width of a panel]` and bias `[out]`, with the channels
+    that fill up vectors, as they follow `place` in the file. Raises EngineError for maps that its taps do not part."""
     out, into, taps, _ = convolution.weights.shape
     whole_out, whole_into = (-(-channels // lanes) * lanes for channels in (out, into))
     weights = np.zeros((whole_out, whole_into, taps, taps), np.float32)

@@ -12,7 +12,7 @@ from small_package import make_package
 from engines.native.engine import compile_native
 from engines.native.reading import read_trunk
 from splitmerge.errors import EngineError
-from splitmerge.package import Package
+from splitmerge.package import Graph, Package
 
 Alter = Callable[[onnx.GraphProto], Any]
 
@@ -133,6 +133,7 @@ def test_a_relu_that_others_read_before_is_told(package: Package, tmp_path: Path
         read_trunk(path)
 
 
+GRAPH = Graph("trunk.onnx", "0" * 64, (), ())
 Nodes = list[tuple[str, list[str], str]]
 
 
@@ -163,10 +164,10 @@ def test_what_may_be_done_with_a_convolution(nodes: Nodes, said: str | None, tmp
     path = tmp_path / "trunk.onnx"
     onnx.save(graph_of(nodes), path)
     if said is None:
-        compile_native(path, None, tmp_path / "trunk.native")  # type: ignore[arg-type]
+        compile_native(path, GRAPH, tmp_path / "trunk.native")
         return
     with pytest.raises(EngineError) as refused:
-        compile_native(path, None, tmp_path / "trunk.native")  # type: ignore[arg-type]
+        compile_native(path, GRAPH, tmp_path / "trunk.native")
     assert said in str(refused.value)
 
 
