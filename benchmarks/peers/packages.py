@@ -12,12 +12,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitmerge.errors import InputError, SplitmergeError
 from splitmerge.options import height_and_width
 
-__all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared", "soften"]
 
 FORMS = ("own", "split", "dilated", "cpu", "split-cpu", "native", "split-native")
 """Each is exported as `_export` says; this project has a row for each that a network has. `cpu` is the own form with
@@ -26,6 +29,9 @@ graphs for CPUs (`splitmerge export --target cpu`), `native` that with a trunk c
 
 OWN_MAKING = frozenset({"cpu", "split-cpu", "native", "split-native"})
 """Forms that only this project makes, which peers are not given."""
+
+_SOFTENED_ON = (128, 256)
+_TRAINED_LOGIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dic
     checkpoint = folder / "random.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     model = create_model(case.network, len(CITYSCAPES), case.width).eval()
+    soften(model, len(CITYSCAPES))
     save_checkpoint(checkpoint, model, case.network, CITYSCAPES)
     found: dict[str, dict[str, Any]] = {"own": _export(checkpoint, case, "own", folder, wanted)}
     for form in FORMS[1:]:
@@ -100,6 +107,23 @@ def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dic
         for form in ("split-cpu", "split-native"):  # the same as `cpu` and `native`
             found.pop(form, None)
     return found
+
+
+def soften(model: "torch.nn.Module", classes: int) -> None:
+    """Scale the convolutions that give `classes` channels until logits of noise are as large as a trained network's.
+
+    A near tie is an absolute distance (`export.agreement.TIE`), which rounding exceeds for logits up to several
+    hundred, as random weights of some wide networks give. Labels stay, and so does all that is computed before.
+    """
+    import torch
+
+    frame = torch.randn(1, 3, *_SOFTENED_ON, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        largest = float(model(frame).abs().max())
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.out_channels == classes and largest > _TRAINED_LOGIT:
+                for parameter in module.parameters():
+                    parameter.mul_(_TRAINED_LOGIT / largest)
 
 
 def _parted(form: str) -> tuple[str, str]:

@@ -228,15 +228,15 @@ def test_no_more_contexts_than_split_batches(tmp_path: Path, monkeypatch: pytest
     assert list(runtime.cpu_form._ways(package, "native")) == [Sharing(8, 1, 1), Sharing(4, 2, 1)]
 
 
-@pytest.mark.parametrize(("gain", "chosen"), [(0.5, True), (0.98, False)])
-def test_a_network_of_one_graph_takes_memory_where_it_is_faster(
+@pytest.mark.parametrize(("gain", "chosen"), [(0.5, True), (1.02, True), (1.05, False)])
+def test_a_network_of_one_graph_takes_memory_unless_that_is_slower(
     gain: float, chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = with_cpu_form(tmp_path / "p", cut=False)
     opened = plant(monkeypatch, lambda one: 0.05 * (gain if one._roomy else 1))
     _, said = build_fastest(package, "plain")
     fastest_first = [(cores(), chosen), (cores(), not chosen)]
-    assert [(one.threads, one._roomy) for one in opened[:2]] == [(cores(), False), (cores(), True)]
+    assert [(one.threads, one._roomy) for one in opened[:2]] == [(cores(), True), (cores(), False)]
     if gain < 0.9:  # else noise may order them
         assert [(one.threads, one._roomy) for one in opened[2:]] == 2 * fastest_first
     assert remembered(package) == Sharing(1, cores(), 1, chosen)
