@@ -90,7 +90,7 @@ def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dic
     checkpoint = folder / "random.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     model = create_model(case.network, len(CITYSCAPES), case.width).eval()
-    soften(model, len(CITYSCAPES))
+    soften(model)
     save_checkpoint(checkpoint, model, case.network, CITYSCAPES)
     found: dict[str, dict[str, Any]] = {"own": _export(checkpoint, case, "own", folder, wanted)}
     for form in FORMS[1:]:
@@ -109,8 +109,8 @@ def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dic
     return found
 
 
-def soften(model: "torch.nn.Module", classes: int) -> None:
-    """Scale the convolutions that give `classes` channels until logits of noise are as large as a trained network's.
+def soften(model: "torch.nn.Module") -> None:
+    """Scale the network's classifiers until logits of noise are as large as a trained network's.
 
     A near tie is an absolute distance (`export.agreement.TIE`), which rounding exceeds for logits up to several
     hundred, as random weights of some wide networks give. Labels stay, and so does all that is computed before.
@@ -120,8 +120,8 @@ def soften(model: "torch.nn.Module", classes: int) -> None:
     frame = torch.randn(1, 3, *_SOFTENED_ON, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         largest = float(model(frame).abs().max())
-        for module in model.modules():
-            if isinstance(module, torch.nn.Conv2d) and module.out_channels == classes and largest > _TRAINED_LOGIT:
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Conv2d) and "classifier" in name and largest > _TRAINED_LOGIT:
                 for parameter in module.parameters():
                     parameter.mul_(_TRAINED_LOGIT / largest)
 
