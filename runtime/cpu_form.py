@@ -161,9 +161,9 @@ def _search(package: Package, form: str) -> tuple[Sharing, Mapping[Sharing, floa
 
 def _ways(package: Package, form: str) -> Iterator[Sharing]:
     """As many contexts as cores, one context of all cores, and what lies between; small chunks first. A network of one
-    graph has one context of all cores, with more memory (2 to 9 % faster in turn with other work, whose caches are cold)
-    unless little is clearly faster. A trunk that is compiled natively has contexts
-    of one thread and goes through chunks one by one."""
+    graph has one context of all cores, with more memory (2 to 9 % faster in turn with other work, which leaves caches
+    cold) unless little is clearly faster. A trunk that is compiled natively has contexts of one thread and goes through
+    chunks one by one."""
     cut, most = package.manifest.cut, cores()
     if cut is None:
         yield Sharing(1, most, roomy=True)
