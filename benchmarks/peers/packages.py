@@ -30,8 +30,10 @@ graphs for CPUs (`splitmerge export --target cpu`), `native` that with a trunk c
 OWN_MAKING = frozenset({"cpu", "split-cpu", "native", "split-native"})
 """Forms that only this project makes, which peers are not given."""
 
-_SOFTENED_ON = (128, 256)
+_NOISE_SIZE = (128, 256)
+"""Height and width of the noise that logits are looked at for."""
 _TRAINED_LOGIT = 10.0
+"""The largest logit of a random network: trained ones have up to 30, and rounding stays well below a near tie."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +112,20 @@ def export_forms(case: Case, folder: Path, wanted: Sequence[str] = FORMS) -> dic
 
 
 def soften(model: "torch.nn.Module") -> None:
-    """Scale the network's classifiers until logits of noise are as large as a trained network's.
+    """Scale a network's classifiers, in place, where its logits for noise are larger than a trained network's.
 
     A near tie is an absolute distance (`export.agreement.TIE`), which rounding exceeds for logits up to several
     hundred, as random weights of some wide networks give. Labels stay, and so does all that is computed before.
     """
     import torch
 
-    frame = torch.randn(1, 3, *_SOFTENED_ON, generator=torch.Generator().manual_seed(0))
+    frame = torch.randn(1, 3, *_NOISE_SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         largest = float(model(frame).abs().max())
+        if largest <= _TRAINED_LOGIT:
+            return
         for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Conv2d) and "classifier" in name and largest > _TRAINED_LOGIT:
+            if isinstance(module, torch.nn.Conv2d) and "classifier" in name:
                 for parameter in module.parameters():
                     parameter.mul_(_TRAINED_LOGIT / largest)
 
