@@ -17,8 +17,8 @@ __all__ = ["FORMS", "BuiltEngine", "GpuOptions", "build_engines", "parts_to_buil
 
 
 FORMS = ("plain", "cpu", "native")
-"""Of fp32 parts on a CPU: the package's graphs as they are, those of `export --target cpu`, or the trunk compiled
-natively (`engines.native`) and other parts as with `cpu`."""
+"""Of fp32 parts on a CPU: the package's graphs as they are, those of `export --target cpu`, or the trunk (of a package
+without a cut the whole network) compiled natively (`engines.native`) and other parts as with `cpu`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def build_engines(
     built = []
     with new_folder(folder) as temporary:
         for part in wanted:
-            native = form == "native" and part == "trunk"
+            native = form == "native" and part in ("trunk", "model")
             engine = temporary / (part + (NATIVE if native else SUFFIXES[backend]))
             graph = package.parts(precision)[part]
             if form != "plain" and not native:

@@ -82,15 +82,23 @@ def load_engine(
         return TensorRTEngine(engine, backend, device, sidecar.machine.get("version_compatible") is True)
     try:
         if path.suffix == NATIVE:
-            from engines.native.engine import NativeEngine
-
-            return NativeEngine(engine, weights_beside(path))
+            return _native(engine, weights_beside(path), part, threads_of_each(contexts, threads))
         return OnnxRuntimeEngine(
             engine, threads_of_each(contexts, threads), part != "model", roomy, contexts, weights=path.parent
         )
     finally:  # weights have been mapped by name
         if sidecar.weights_sha256 is not None and not _is(weights_beside(path), sidecar.weights_sha256):
             raise replaced
+
+
+def _native(engine: bytes, weights: Path, part: str, threads: int) -> Engine:
+    if part == "model":
+        from engines.native.whole.engine import NetworkEngine
+
+        return NetworkEngine(engine, weights, threads)
+    from engines.native.engine import NativeEngine
+
+    return NativeEngine(engine, weights)
 
 
 def reason_invalid(

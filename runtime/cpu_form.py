@@ -74,12 +74,14 @@ def build_fastest(package: Package, form: str = "auto") -> tuple[list[BuiltEngin
             "tried_ms": [{**asdict(one), "ms": round(ms, 1)} for one, ms in tried.items()],
         },
     )
-    words.append(f"{_in_words(sharing, package)} ({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)")
+    words.append(f"{_in_words(sharing, package, fastest)} ({tried[sharing]:.0f} ms a frame; {len(tried)} ways tried)")
     return built, "; ".join(words)
 
 
-def _in_words(sharing: Sharing, package: Package) -> str:
+def _in_words(sharing: Sharing, package: Package, form: str) -> str:
     if package.manifest.cut is None:
+        if form == "native":
+            return f"{sharing.threads} threads"
         return "memory planned for whole frames, threads that spin" if sharing.roomy else "memory and threads spared"
     return f"{sharing.contexts} contexts of {sharing.threads} threads, {sharing.chunk} split batches at once"
 
@@ -90,22 +92,13 @@ def _refuse_missing(package: Package, form: str) -> None:
         raise InputError(
             f"{package.folder} has no graphs for CPUs: export it with --target cpu, or leave out --form {form}."
         )
-    if form == "native" and package.manifest.cut is None:
-        raise InputError(
-            f"{package.folder} has no cut, and only trunks are compiled natively: leave out --form {form}, or export "
-            "it with a cut."
-        )
 
 
 def _form_times(package: Package) -> tuple[dict[str, float], str]:
-    """Milliseconds a frame takes in each form that the package has, none where that is one; and why a package with a
-    cut has no native form, which is empty where it has."""
-    forms = ["plain", *(["cpu"] if package.manifest.cpu else [])]
+    """Milliseconds a frame takes in each form that the package has, none where that is one; and why it has no native
+    form, which is empty where it has."""
+    forms = ["plain", *(["cpu"] if package.manifest.cpu else []), "native"]
     refused = ""
-    if package.manifest.cut is not None:
-        forms.append("native")
-    if len(forms) == 1:
-        return {}, refused
     with ExitStack() as resources:
         executors: dict[str, Executor] = {}
         for form in forms:  # the files of a loaded engine may be replaced
@@ -163,13 +156,17 @@ def _ways(package: Package, form: str) -> Iterator[Sharing]:
     """As many contexts as cores, one context of all cores, and what lies between; small chunks first. A network of one
     graph has one context of all cores, with more memory (2 to 9 % faster in turn with other work, which leaves caches
     cold) unless little is clearly faster. A trunk that is compiled natively has contexts of one thread and goes through
-    chunks one by one."""
+    chunks one by one, a whole network has all threads in one context."""
     cut, most = package.manifest.cut, cores()
+    if cut is None and form == "native":  # cores that are threads of one may get into each other's way
+        for threads in dict.fromkeys((most, max(1, most // 2))):
+            yield Sharing(1, threads)
+        return
     if cut is None:
         yield Sharing(1, most, roomy=True)
         yield Sharing(1, most)
         return
-    if form == "native":  # cores that are threads of one may get into each other's way
+    if form == "native":
         for contexts in dict.fromkeys(min(count, cut.batches) for count in (most, max(1, most // 2))):
             yield Sharing(contexts, most // contexts)  # threads are for the stem
         return

@@ -23,19 +23,22 @@ class Loop:
 
 
 class Code:
-    """A function that is being written: `parameters` by name are its attributes, pointers never overlap.
+    """A function that is being written: `parameters` by name are its attributes. Pointers never overlap but those of
+    `alike`.
 
     `lanes` are the float32 numbers in a vector.
     """
 
-    def __init__(self, module: Any, name: str, parameters: Mapping[str, Any], lanes: int) -> None:
+    def __init__(
+        self, module: Any, name: str, parameters: Mapping[str, Any], lanes: int, alike: Sequence[str] = ()
+    ) -> None:
         self.lanes = lanes
         self.vector = ir.VectorType(FLOAT, lanes)
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(parameters.values())), name)
         self._arguments = dict(zip(parameters, self.function.args, strict=True))
         for key, argument in self._arguments.items():
             argument.name = key
-            if parameters[key] == POINTER:
+            if parameters[key] == POINTER and key not in alike:
                 argument.add_attribute("noalias")
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
 

@@ -1,22 +1,24 @@
 """A trunk compiled natively, behind the interface that all backends share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from engines.compiler import Compiled
 from engines.host import HostBuffer, HostDevice, host_array
 from engines.interface import Buffer
 from engines.machine import cpu_identity
-from engines.native.jit import compiled, lanes_here
+from engines.native import building
+from engines.native.building import held_against_onnxruntime, mapped_weights
+from engines.native.jit import Labels, compiled, lanes_here
 from engines.native.plan import VERSION, Plan, read_plan, write_plan
 from engines.native.section import Call, Section, Shared
-from engines.onnxruntime_engine import PROVIDER
+from engines.onnxruntime_engine import cores
 from engines.sidecar import Sidecar, weights_beside
 from splitmerge.errors import EngineError
 from splitmerge.package import Graph, TensorInfo
@@ -24,19 +26,11 @@ from splitmerge.package import Graph, TensorInfo
 __all__ = ["NativeContext", "NativeEngine", "compile_native", "native_refusal"]
 
 
-_NEAR_TIES = 1e-3
-"""The share of labels that rounding may change: the two largest logits of such a pixel are all but equal."""
-
-_CHECKED_BYTES = 300_000_000
-"""What a map may take for ONNX Runtime to compute a split batch in one piece. SMP-18 of width 64 has 268 MB at
-1024x2048."""
-
-
 class NativeContext:
     """One thread's maps and calls. Every call returns when its work is done."""
 
     def __init__(self, plan: Plan, weights: NDArray[np.float32]) -> None:
-        kernels = compiled(plan.lanes, frozenset(step.kernel(plan.lanes) for step in plan.steps))
+        kernels = compiled(plan.lanes, frozenset([Labels(), *(step.kernel(plan.lanes) for step in plan.steps)]))
         filled = -(-plan.channels // plan.lanes) * plan.lanes
         shared = Shared.of(plan, kernels, weights)
         self._plan = plan
@@ -87,10 +81,7 @@ class NativeEngine:
     """
 
     def __init__(self, plan: bytes, weights: Path) -> None:
-        try:
-            self._weights = np.memmap(weights, np.float32, "r")
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{weights} are no weights of a compiled trunk ({error}): build it again.") from None
+        self._weights = mapped_weights(weights, "trunk")
         self._plan = read_plan(plan, len(self._weights))
         self.device = HostDevice()
         size = self._plan.height, self._plan.width
@@ -118,23 +109,49 @@ class NativeEngine:
 
 
 def compile_native(path: Path, graph: Graph, engine: Path) -> Compiled:
-    """Compile the trunk in the ONNX file `path` for this processor. Raises EngineError where it has other steps than
-    convolutions, sums and ReLU between splits."""
-    from engines.native.reading import read_trunk  # with onnx, which running does without
-
-    weights, lanes = weights_beside(engine), lanes_here()
+    """Compile the trunk or the whole network in the ONNX file `path` for this processor: `engine` is named after the
+    part. Raises EngineError where it has steps that are none of those that are compiled natively."""
+    make = _compiled_network if engine.stem == "model" else _compiled_trunk
     try:
-        plan = write_plan(read_trunk(path), lanes, engine, weights)
-    except EngineError as error:
-        raise EngineError(f"{path} has no native form: {error}.") from None
-    try:
-        checked = _checked(path, NativeEngine(engine.read_bytes(), weights), plan)
+        checked, notes = make(path, engine, weights_beside(engine), lanes_here())
     except RuntimeError as error:  # LLVM's
         raise EngineError(f"LLVM does not compile {path} ({error}): build another form, and report this.") from None
-    tiled = sum(step.tile is not None for step in plan.steps)
-    notes = f"{tiled} of {len(plan.steps)} convolutions by minimal filtering, vectors of {plan.lanes}; {checked}"
-    machine = cpu_identity() | {"native": VERSION, "lanes": plan.lanes}
+    machine = cpu_identity() | {"native": VERSION, "lanes": lanes_here()}
+    notes = f"{notes} by minimal filtering, vectors of {lanes_here()}; {checked}"
     return Compiled(llvmlite.__version__, machine, {"form": "native", "checked": checked}, notes)
+
+
+def _compiled_trunk(path: Path, engine: Path, weights: Path, lanes: int) -> tuple[str, str]:
+    """What came of holding it against ONNX Runtime, and what it is made of, in words."""
+    from engines.native.reading import read_trunk  # with onnx, which running does without
+
+    with _refusing(path):
+        plan = write_plan(read_trunk(path), lanes, engine, weights)
+    tiled = sum(step.tile is not None for step in plan.steps)
+    checked = _checked(path, NativeEngine(engine.read_bytes(), weights), plan)
+    return checked, f"{tiled} of {len(plan.steps)} convolutions"
+
+
+def _compiled_network(path: Path, engine: Path, weights: Path, lanes: int) -> tuple[str, str]:
+    from engines.native.whole.engine import NetworkEngine, check_network
+    from engines.native.whole.plan import write_network_plan
+    from engines.native.whole.reading import read_network
+
+    with _refusing(path):
+        plan = write_network_plan(read_network(path), lanes, engine, weights)
+    convolutions = [step for step in plan.steps if step.kind == "convolution"]
+    tiled = sum(step.tile is not None for step in convolutions)
+    checked = check_network(path, NetworkEngine(engine.read_bytes(), weights, cores()))
+    return checked, f"{tiled} of {len(convolutions)} convolutions"
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Say of which graph it is that something is not compiled natively."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{path} has no native form: {error}.") from None
 
 
 def _checked(path: Path, engine: NativeEngine, plan: Plan) -> str:
@@ -142,22 +159,14 @@ def _checked(path: Path, engine: NativeEngine, plan: Plan) -> str:
 
     Raises EngineError where more differ than near ties explain.
     """
-    if 4 * plan.height * plan.width * max(step.out for step in plan.steps) > _CHECKED_BYTES:
+    if 4 * plan.height * plan.width * max(step.out for step in plan.steps) > building.CHECKED_BYTES:
         return f"not checked: maps of {plan.height}x{plan.width} are too large to run in one piece"
     shape = 1, plan.channels, plan.height, plan.width
     features = np.abs(np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     labels = np.empty((1, plan.height, plan.width), np.uint8)
     context = engine.create_context()
     context.enqueue({plan.input: HostBuffer(features)}, {plan.output: HostBuffer(labels)})
-    session = onnxruntime.InferenceSession(path, providers=[PROVIDER])
-    (expected,) = session.run([plan.output], {plan.input: features})
-    differ = int((labels != expected).sum()) if labels.shape == expected.shape else labels.size
-    if differ > _NEAR_TIES * labels.size:
-        raise EngineError(
-            f"Compiled natively, {path} gives {differ} of {labels.size} pixels other labels than ONNX Runtime: build "
-            "another form, and report this."
-        )
-    return f"{differ} of {labels.size} labels of noise differ from ONNX Runtime's"
+    return held_against_onnxruntime(path, {plan.input: features}, plan.output, labels)
 
 
 def native_refusal(sidecar: Sidecar) -> str | None:

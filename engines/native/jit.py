@@ -5,16 +5,16 @@ import functools
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 
 from engines.native.code import FLOAT, INT
-from engines.native.kernels import Tile, convolution, labels, pointwise, products
+from engines.native.kernels import Tile, convolution, labels, pointwise
 from splitmerge.errors import EngineError
 
-__all__ = ["Kernel", "Kernels", "compiled", "lanes_here"]
+__all__ = ["Kernel", "Kernels", "Labels", "Wanted", "compiled", "lanes_here"]
 
 _C_TYPES: dict[str, Any] = {str(INT): ctypes.c_int64, str(FLOAT): ctypes.c_float}
 
@@ -27,27 +27,44 @@ class Kernel:
     vectors: int
     added: bool
 
+    def define(self, module: ir.Module, lanes: int) -> ir.Function:
+        if self.tile is None:
+            return pointwise(module, lanes, self.vectors, self.added)
+        return convolution(module, lanes, self.tile, self.vectors, self.added)
+
     @property
     def name(self) -> str:
         kind = f"convolution{self.tile[0]}x{self.tile[1]}_" if self.tile else "pointwise"
         return f"{kind}{self.vectors}{'_added' if self.added else ''}"
 
 
-class Kernels:
-    """Compiled functions by name; `labels` is always among them."""
+@dataclass(frozen=True)
+class Labels:
+    """Of the largest channel of each pixel."""
 
-    def __init__(self, lanes: int, wanted: Iterable[Kernel]) -> None:
+    name = "labels"
+
+    def define(self, module: ir.Module, lanes: int) -> ir.Function:
+        return labels(module, lanes)
+
+
+class Wanted(Protocol):
+    """A kernel to be compiled. What helps it is in the module once."""
+
+    @property
+    def name(self) -> str: ...
+
+    def define(self, module: ir.Module, lanes: int) -> ir.Function: ...
+
+
+class Kernels:
+    """Compiled functions by name."""
+
+    def __init__(self, lanes: int, wanted: Iterable[Wanted]) -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         module = ir.Module("splitmerge")
-        functions = [labels(module, lanes)]
-        product = functools.cache(lambda vectors, added: products(module, lanes, vectors, added))
-        for kernel in wanted:
-            one = product(kernel.vectors, kernel.added and kernel.tile is None)
-            if kernel.tile is None:
-                functions.append(pointwise(module, lanes, kernel.vectors, kernel.added, one))
-            else:
-                functions.append(convolution(module, lanes, kernel.tile, kernel.vectors, kernel.added, one))
+        functions = {kernel.name: kernel.define(module, lanes) for kernel in wanted}
         features = _features().flatten()
         if lanes == 16:  # where such vectors are avoided for the clock's sake, products gain by them nevertheless
             features += ",-prefer-256-bit"
@@ -63,19 +80,24 @@ class Kernels:
         builder.getModulePassManager().run(assembled, builder)
         self._compiler = llvm.create_mcjit_compiler(assembled, machine)
         self._compiler.finalize_object()
-        self._functions = {function.name: self._callable(function) for function in functions}
+        self._types = {
+            name: [_C_TYPES.get(str(argument.type), ctypes.c_void_p) for argument in function.args]
+            for name, function in functions.items()
+        }
+        self._addresses: dict[str, int] = {
+            name: self._compiler.get_function_address(function.name) for name, function in functions.items()
+        }
 
     def __getitem__(self, name: str) -> Callable[..., None]:
-        return self._functions[name]
+        return ctypes.CFUNCTYPE(None, *self._types[name])(self._addresses[name])
 
-    def _callable(self, function: ir.Function) -> Callable[..., None]:
-        types = [_C_TYPES.get(str(argument.type), ctypes.c_void_p) for argument in function.args]
-        address = self._compiler.get_function_address(function.name)
-        return ctypes.CFUNCTYPE(None, *types)(address)
+    def address(self, name: str) -> int:
+        """Where the function begins."""
+        return self._addresses[name]
 
 
 @functools.cache
-def compiled(lanes: int, wanted: frozenset[Kernel]) -> Kernels:
+def compiled(lanes: int, wanted: frozenset[Wanted]) -> Kernels:
     """The kernels, compiled once in a process: that takes half a second or one."""
     return Kernels(lanes, sorted(wanted, key=lambda kernel: kernel.name))
 

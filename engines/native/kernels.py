@@ -27,13 +27,15 @@ _PRODUCT = {
     "left": POINTER,  # [rows,depth], rows `left_step` apart
     "left_step": INT,
     "right": POINTER,  # [panels,depth,width of a panel]
-    "result": POINTER,  # [rows,panels * width of a panel]
+    "result": POINTER,  # [rows,panels * width of a panel], rows `result_step` apart
+    "result_step": INT,
     "rows": INT,
     "depth": INT,
     "panels": INT,
     "bias": POINTER,
     "low": FLOAT,  # the least that a result may be: 0 for ReLU
 }
+_ADDED = {"added": POINTER, "added_step": INT}
 
 
 def rows_at_once(lanes: int, vectors: int) -> tuple[int, ...]:
@@ -51,14 +53,13 @@ def vectors_at_once(lanes: int, channels: int) -> int:
 
 def products(module: Any, lanes: int, vectors: int, added: bool) -> Any:
     """result = max(left right + bias (+ added), low): sums stay in registers while they are made."""
-    parameters = {**_PRODUCT, "added": POINTER} if added else _PRODUCT
-    code = Code(module, f"products{vectors}{'_added' if added else ''}", parameters, lanes)
+    name = f"products{vectors}{'_added' if added else ''}"
+    if name in module.globals:
+        return module.globals[name]
+    parameters = {**_PRODUCT, **_ADDED} if added else _PRODUCT
+    code = Code(module, name, parameters, lanes)
     b, width = code.b, vectors * lanes
-    low, columns, size = (
-        code.splat(code.low),
-        b.mul(code.panels, code.whole(width)),
-        b.mul(code.depth, code.whole(width)),
-    )
+    low, size = code.splat(code.low), b.mul(code.depth, code.whole(width))
     with code.loop(0, code.panels) as panel:
         right = code.at(code.right, b.mul(panel.index, size))
         column = b.mul(panel.index, code.whole(width))
@@ -78,33 +79,36 @@ def products(module: Any, lanes: int, vectors: int, added: bool) -> Any:
                         sums = deep.carried[one * vectors : (one + 1) * vectors]
                         deep.carry += [code.fma(factor, f, s) for f, s in zip(factors, sums, strict=True)]
                 for one, number in enumerate(numbers):
-                    at = b.add(b.mul(number, columns), column)
                     for v in range(vectors):
-                        value, here = deep.carried[one * vectors + v], b.add(at, code.whole(lanes * v))
+                        value, here = deep.carried[one * vectors + v], b.add(column, code.whole(lanes * v))
                         if added:
-                            value = b.fadd(value, code.load(code.at(code.added, here)))
-                        code.store(code.at_least(value, low), code.at(code.result, here))
+                            at = b.add(b.mul(number, code.added_step), here)
+                            value = b.fadd(value, code.load(code.at(code.added, at)))
+                        at = b.add(b.mul(number, code.result_step), here)
+                        code.store(code.at_least(value, low), code.at(code.result, at))
             start = row.index
     b.ret_void()
     return code.function
 
 
-def pointwise(module: Any, lanes: int, vectors: int, added: bool, product: Any) -> Any:
+def pointwise(module: Any, lanes: int, vectors: int, added: bool) -> Any:
     """A 1x1 convolution of a whole map, `rows` pixels, and the zero behind them."""
-    parameters = {**_PRODUCT, "added": POINTER} if added else _PRODUCT
+    product = products(module, lanes, vectors, added)
+    parameters = {**_PRODUCT, **_ADDED} if added else _PRODUCT
     code = Code(module, f"pointwise{vectors}{'_added' if added else ''}", parameters, lanes)
-    columns = code.b.mul(code.panels, code.whole(vectors * lanes))
     code.b.call(product, code.function.args)
-    _clear(code, code.at(code.result, code.b.mul(code.rows, columns)), columns)
+    columns = code.b.mul(code.panels, code.whole(vectors * lanes))
+    _clear(code, code.at(code.result, code.b.mul(code.rows, code.result_step)), columns)
     code.b.ret_void()
     return code.function
 
 
-def convolution(module: Any, lanes: int, tile: Tile, vectors: int, added: bool, product: Any) -> Any:
+def convolution(module: Any, lanes: int, tile: Tile, vectors: int, added: bool) -> Any:
     """A 3x3 convolution, `block` tiles at a time: their points, a product at each of them, and the outputs."""
     points, outputs = (tile[0] + 2) * (tile[1] + 2), tile[0] * tile[1]
     parameters = {
-        "image": POINTER,
+        "image": POINTER,  # [pixels,depth], pixels `image_step` apart
+        "image_step": INT,
         "reads": POINTER,  # int32 [tiles,points]: pixels of `image`
         "writes": POINTER,  # int32 [tiles,outputs]: pixels of `result`
         "tiles": INT,
@@ -119,10 +123,12 @@ def convolution(module: Any, lanes: int, tile: Tile, vectors: int, added: bool, 
         "behind": POINTER,  # [points,block,channels], `behind_step` apart
         "behind_step": INT,
         "pixels": INT,
-        "result": POINTER,
+        "result": POINTER,  # [pixels + 1,channels], pixels `result_step` apart
+        "result_step": INT,
         "low": FLOAT,
-    } | ({"added": POINTER} if added else {})
+    } | (_ADDED if added else {})
     name = f"{tile[0]}x{tile[1]}"
+    product = products(module, lanes, vectors, False)
     to_points = _to_points(module, lanes, tile)
     from_points = _from_points(module, lanes, tile, added)
     code = Code(module, f"convolution{name}_{vectors}{'_added' if added else ''}", parameters, lanes)
@@ -133,7 +139,7 @@ def convolution(module: Any, lanes: int, tile: Tile, vectors: int, added: bool, 
         left = b.sub(code.tiles, first.index)
         count = b.select(b.icmp_signed("<", left, code.block), left, code.block)
         reads = code.at(code.reads, b.mul(first.index, code.whole(points)), INT32)
-        b.call(to_points, [code.image, reads, count, code.depth, code.before, code.before_step])
+        b.call(to_points, [code.image, code.image_step, reads, count, code.depth, code.before, code.before_step])
         with code.loop(0, code.whole(points)) as point:
             before, behind = (
                 code.at(buffer, b.mul(point.index, step))
@@ -142,13 +148,13 @@ def convolution(module: Any, lanes: int, tile: Tile, vectors: int, added: bool, 
             weights = code.at(code.weights, b.mul(point.index, size))
             b.call(
                 product,
-                [before, code.depth, weights, behind, count, code.depth, code.panels, code.zeros, _NOTHING],
+                [before, code.depth, weights, behind, channels, count, code.depth, code.panels, code.zeros, _NOTHING],
             )
         writes = code.at(code.writes, b.mul(first.index, code.whole(outputs)), INT32)
-        more = [code.added] if added else []
-        into = [code.result, code.low, *more]
+        more = [code.added, code.added_step] if added else []
+        into = [code.result, code.result_step, code.low, *more]
         b.call(from_points, [code.behind, code.behind_step, writes, count, channels, code.bias, *into])
-    _clear(code, code.at(code.result, b.mul(code.pixels, channels)), channels)
+    _clear(code, code.at(code.result, b.mul(code.pixels, code.result_step)), channels)
     b.ret_void()
     return code.function
 
@@ -179,7 +185,8 @@ def _to_points(module: Any, lanes: int, tile: Tile) -> Any:
         return module.globals[name]
     down, across = (minimal_filtering(size)[2].tolist() for size in tile)
     rows, columns = len(down), len(across)
-    parameters = {"image": POINTER, "reads": POINTER, "tiles": INT, "channels": INT, "before": POINTER, "step": INT}
+    parameters = {"image": POINTER, "image_step": INT, "reads": POINTER, "tiles": INT, "channels": INT}
+    parameters |= {"before": POINTER, "step": INT}
     code = Code(module, name, parameters, lanes)
     b = code.b
     pixels, half_way = code.array(POINTER, rows * columns), code.array(code.vector, rows * columns)
@@ -187,7 +194,7 @@ def _to_points(module: Any, lanes: int, tile: Tile) -> Any:
         reads = code.at(code.reads, b.mul(number.index, code.whole(rows * columns)), INT32)
         for one in range(rows * columns):
             pixel = b.sext(b.load(code.at(reads, one, INT32), typ=INT32), INT)
-            b.store(code.at(code.image, b.mul(pixel, code.channels)), code.at(pixels, one, POINTER))
+            b.store(code.at(code.image, b.mul(pixel, code.image_step)), code.at(pixels, one, POINTER))
         before = code.at(code.before, b.mul(number.index, code.channels))
         with code.loop(0, code.channels, lanes) as channel:
             for x in range(columns):
@@ -220,17 +227,18 @@ def _from_points(module: Any, lanes: int, tile: Tile, added: bool) -> Any:
         "channels": INT,
         "bias": POINTER,
         "result": POINTER,
+        "result_step": INT,
         "low": FLOAT,
-    } | ({"added": POINTER} if added else {})
+    } | (_ADDED if added else {})
     code = Code(module, name, parameters, lanes)
     b = code.b
     low = code.splat(code.low)
-    places, half_way = code.array(INT, tile[0] * tile[1]), code.array(code.vector, tile[0] * columns)
+    pixels, half_way = code.array(INT, tile[0] * tile[1]), code.array(code.vector, tile[0] * columns)
     with code.loop(0, code.tiles) as number:
         writes = code.at(code.writes, b.mul(number.index, code.whole(tile[0] * tile[1])), INT32)
         for one in range(tile[0] * tile[1]):
             pixel = b.sext(b.load(code.at(writes, one, INT32), typ=INT32), INT)
-            b.store(b.mul(pixel, code.channels), code.at(places, one, INT))
+            b.store(pixel, code.at(pixels, one, INT))
         behind = code.at(code.behind, b.mul(number.index, code.channels))
         with code.loop(0, code.channels, lanes) as channel:
             for x in range(columns):
@@ -242,11 +250,12 @@ def _from_points(module: Any, lanes: int, tile: Tile, added: bool) -> Any:
             for y in range(tile[0]):
                 row = [b.load(code.at(half_way, y * columns + x, code.vector), typ=code.vector) for x in range(columns)]
                 for x, value in enumerate(by_pairs_of_columns(code, across, row)):
-                    place = b.load(code.at(places, y * tile[1] + x, INT), typ=INT)
-                    at = b.add(place, channel.index)
+                    pixel = b.load(code.at(pixels, y * tile[1] + x, INT), typ=INT)
                     value = b.fadd(value, bias)
                     if added:
+                        at = b.add(b.mul(pixel, code.added_step), channel.index)
                         value = b.fadd(value, code.load(code.at(code.added, at)))
+                    at = b.add(b.mul(pixel, code.result_step), channel.index)
                     code.store(code.at_least(value, low), code.at(code.result, at))
     b.ret_void()
     return code.function

@@ -122,16 +122,18 @@ class Section:
         source, result = self.maps[step.source].ctypes.data, self.maps[step.result].ctypes.data
         weights, bias = (shared.weights[place:].ctypes.data for place in (step.weights, step.bias))
         low = 0.0 if step.relu else float("-inf")
-        added = [] if step.added is None else [self.maps[step.added].ctypes.data]
+        added = [] if step.added is None else [self.maps[step.added].ctypes.data, step.out]
         function = shared.kernels[step.kernel(lanes).name]
         if step.tile is None:
-            return partial(function, source, step.into, weights, result, pixels, step.into, panels, bias, low, *added)
+            sizes = step.out, pixels, step.into, panels
+            return partial(function, source, step.into, weights, result, *sizes, bias, low, *added)
         if (step.step, step.tile) not in self._tables:
             self._tables[step.step, step.tile] = _tables(self.size, step.step, step.tile)
         reads, writes = self._tables[step.step, step.tile]
         return partial(
             function,
             source,
+            step.into,
             reads.ctypes.data,
             writes.ctypes.data,
             len(reads),
@@ -147,6 +149,7 @@ class Section:
             _apart(step.out),
             pixels,
             result,
+            step.out,
             low,
             *added,
         )
