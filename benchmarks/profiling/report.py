@@ -3,7 +3,7 @@
     splitmerge bench --profile build/smp18 --json profile.json
 
 Engines run under ONNX Runtime's profiler, one after the other with all threads; a trunk that is compiled natively runs
-on one thread and is timed call by call. Beside each measured time stand the
+on one thread and is timed call by call, a network on all threads and step by step. Beside each measured time stand the
 operations and bytes that the shapes make necessary, as rates and as shares of what the machine reaches: a large matrix
 product and a large copy, measured in the same run. A whole frame as `splitmerge run` does it stands beside the sum; it
 runs several contexts at once and no profiler, so the two need not be equal. How operators count: `profiling.costs`.
@@ -37,6 +37,9 @@ from splitmerge.package import Package
 
 if TYPE_CHECKING:
     from benchmarks.profiling.native import ProfiledNative
+    from benchmarks.profiling.native_network import ProfiledNetwork
+
+    Timed = Profiled | ProfiledNative | ProfiledNetwork
 
 __all__ = ["Profile", "main", "profile", "run"]
 
@@ -80,7 +83,7 @@ def profile(package: Package, precision: str, chunk: int, frames: int) -> Profil
         load_engine(package, part, "onnxruntime", precision).close()  # which checks that it may be run
     with tempfile.TemporaryDirectory() as folder:
         place = engine_folder(package, "onnxruntime", precision)
-        sessions = {part: _profiled(engine_file(place, part, "onnxruntime"), Path(folder)) for part in parts}
+        sessions = {part: _profiled(part, engine_file(place, part, "onnxruntime"), Path(folder)) for part in parts}
         size = package.manifest.input.size
         frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         timer = _Timer(package, precision, sessions, chunk)
@@ -95,9 +98,13 @@ def profile(package: Package, precision: str, chunk: int, frames: int) -> Profil
     return Profile(stages, operators, median(taken[1:]))
 
 
-def _profiled(engine: Path, folder: Path) -> "Profiled | ProfiledNative":
+def _profiled(part: str, engine: Path, folder: Path) -> "Timed":
     if engine.suffix != NATIVE:
         return Profiled(engine, folder, cores())
+    if part == "model":
+        from benchmarks.profiling.native_network import ProfiledNetwork
+
+        return ProfiledNetwork(engine, cores())
     from benchmarks.profiling.native import ProfiledNative
 
     return ProfiledNative(engine)
@@ -106,9 +113,7 @@ def _profiled(engine: Path, folder: Path) -> "Profiled | ProfiledNative":
 class _Timer:
     """Runs a frame's stages one after the other; `taken` has each one's milliseconds, frame by frame."""
 
-    def __init__(
-        self, package: Package, precision: str, sessions: "Mapping[str, Profiled | ProfiledNative]", chunk: int
-    ) -> None:
+    def __init__(self, package: Package, precision: str, sessions: "Mapping[str, Timed]", chunk: int) -> None:
         self._sessions, self._contract = sessions, package.manifest.input
         self._cut = cut = package.manifest.cut
         if cut and cut.batches % chunk:

@@ -1,4 +1,4 @@
-"""What a convolution takes, directly and by minimal filtering: the tile that is fastest is chosen when it is planned."""
+"""What a convolution takes, directly and by minimal filtering: what is faster is chosen when it is planned."""
 
 from dataclasses import dataclass
 from math import prod

@@ -7,7 +7,7 @@ all of it is done.
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -82,26 +82,39 @@ class Program:
 
     def run(self) -> None:
         """Go through all steps. Threads that come too late find that all is done."""
-        self._runs += 1
-        self._claims[:] = self._runs << _INDEX_BITS
-        *others, own = (self._part(scratch) for scratch in self._scratch)
-        for calls, part in zip(self._calls, others, strict=True):
-            calls.put(part)
-        own()
+        self._begin()
+        self._run_steps(0, len(self._steps))
+
+    def run_one_by_one(self) -> Iterator[None]:
+        """The same, with a stop after each step."""
+        self._begin()
+        for step in range(len(self._steps)):
+            self._run_steps(step, step + 1)
+            yield
 
     def close(self) -> None:
         """Let the threads end."""
         self._end()
 
-    def _part(self, scratch: NDArray[np.float32]) -> Callable[[], None]:
-        """What a thread has to do in this run."""
-        kept = self._steps, self._records, self._arguments, self._claims, self._done, scratch
-        arrays = self._steps, self._records, self._claims, self._done
-        steps, records, claims, done = (array.ctypes.data for array in arrays)
-        function, count, number = self._function, len(self._steps), self._runs
+    def _begin(self) -> None:
+        self._runs += 1
+        self._claims[:] = self._runs << _INDEX_BITS
 
-        def part() -> None:
-            function(steps, count, records, claims, done, number, kept[-1].ctypes.data)
+    def _run_steps(self, first: int, last: int) -> None:
+        *others, own = (self._part(scratch, first, last) for scratch in self._scratch)
+        for calls, part in zip(self._calls, others, strict=True):
+            calls.put(part)
+        own()
+
+    def _part(self, scratch: NDArray[np.float32], first: int, last: int) -> Callable[[], None]:
+        """What a thread has to do in this run. It holds all that it is told addresses of."""
+        function, number, arguments = self._function, self._runs, self._arguments
+        steps, claims, done = (array[first:last] for array in (self._steps, self._claims, self._done))
+        records = self._records
+
+        def part(_: object = arguments) -> None:
+            arrays = (steps.ctypes.data, len(steps), records.ctypes.data, claims.ctypes.data, done.ctypes.data)
+            function(*arrays, number, scratch.ctypes.data)
 
         return part
 
