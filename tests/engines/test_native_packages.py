@@ -15,7 +15,7 @@ from native_trunks import altered_json
 from small_package import make_package
 
 import engines.backends
-import engines.native.engine
+import engines.native.building
 import engines.native.section
 from engines.build import build_engines
 from engines.load import load_engine
@@ -109,7 +109,7 @@ def test_other_parts_are_built_as_for_cpus(package: Package) -> None:
 
 
 def test_a_large_trunk_is_not_checked_and_says_so(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines.native.engine, "_CHECKED_BYTES", 1000)
+    monkeypatch.setattr(engines.native.building, "CHECKED_BYTES", 1000)
     *_, built = build_engines(package, form="native")
     assert built.build["checked"].startswith("not checked: maps of 12x18 are too large")
 
@@ -120,12 +120,13 @@ def test_forms_are_of_one_backend_and_precision(form: str, package: Package) -> 
         build_engines(package, precision="int8", form=form)
 
 
-def test_a_package_without_a_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_with_splits_and_no_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     package = make_package(tmp_path / "p", cut=False)
     command = ["build", "--package", str(package.folder), "--backend", "onnxruntime", "--form", "native"]
     assert main(command) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "only trunks are compiled natively: leave out --form native" in said
+    assert said.count("\n") == 1 and "model.onnx has no native form: its node" in said
+    assert not list(package.engines_folder.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["llvmlite", "onnx"])

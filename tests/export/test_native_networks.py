@@ -17,6 +17,9 @@ from engines.native.jit import lanes_here
 from engines.native.plan import write_plan
 from engines.native.reading import read_trunk
 from engines.native.trunk import Trunk
+from engines.native.whole.engine import NetworkEngine
+from engines.native.whole.plan import write_network_plan
+from engines.native.whole.reading import read_network
 from export.graphs import AS_IT_IS, Graphs, Rewriting, contract_for, graphs_from_network
 from splitmerge.errors import EngineError
 from training.checkpoint import load_checkpoint
@@ -114,6 +117,56 @@ def test_what_the_shipped_network_loses(tmp_path: Path, capsys: pytest.CaptureFi
         print(f" off by {lost:.1e} of the largest; {(labels != expected.argmax(0)).sum()} labels differ", end="")
     assert lost < 1e-5
     check_labels(labels[None], expected[None].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("fcn8s-18", (64, 96)),
+        ("deeplabv3-50", (64, 96)),
+        ("ldn121-16-2", (64, 96)),
+        *(
+            pytest.param(name, (96, 160), marks=pytest.mark.slow)
+            for name in ("fcn32s-50", "dilatedfcn8-34", "deeplabv3-block6-50", "aspp-50", "pspnet-50", "ldn161-64-4",
+                         "dn121-32", "lddn121-8-4", "lrn18-32-4")
+        ),
+    ],
+)  # fmt: skip
+def test_whole_networks_have_pytorchs_labels(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """Of every pixel, but for near ties, and in vectors of any length that this processor has."""
+    model = network(name)
+    graphs = graphs_from_network(model, contract_for(size, model.stride, MEAN, STD), None)
+    ir.save(graphs.parts["model"], tmp_path / "model.onnx")
+    read, frames = read_network(tmp_path / "model.onnx"), noise(2, *size)
+    with torch.no_grad():
+        logits = copy.deepcopy(model).double()(normalised(frames).double()).numpy()
+    found = []
+    for lanes in {8, lanes_here()}:
+        write_network_plan(read, lanes, tmp_path / "model.native", tmp_path / "model.weights")
+        engine = NetworkEngine((tmp_path / "model.native").read_bytes(), tmp_path / "model.weights", 2)
+        labels = np.empty(frames.shape[:3], np.uint8)
+        context = engine.create_context()
+        context.enqueue({"frames": HostBuffer(frames)}, {"labels": HostBuffer(labels)})
+        check_labels(labels, logits.astype(np.float32))
+        found.append(labels)
+    assert len(np.unique(found[0])) > 1
+    assert all((labels == found[0]).mean() > 0.999 for labels in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("smp18", r"split_1.windows \(Reshape\) is none that is compiled natively"),
+        ("fastfcn-psp-50", "is not of height and width and of all channels"),
+    ],
+)
+def test_whole_networks_that_are_not_compiled_natively(name: str, said: str, tmp_path: Path) -> None:
+    """With splits in them, and with convolutions of groups of channels."""
+    model = network(name)
+    graphs = graphs_from_network(model, contract_for((64, 96), model.stride, MEAN, STD), 0)
+    ir.save(graphs.parts["model"], tmp_path / "model.onnx")
+    with pytest.raises(EngineError, match=said):
+        read_network(tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

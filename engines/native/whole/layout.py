@@ -40,7 +40,7 @@ def lay_out(network: Network, lanes: int) -> Layout:
 class _Layouter:
     def __init__(self, network: Network, lanes: int) -> None:
         self._network, self._lanes = network, lanes
-        self._joined = dict(network.joined)
+        self._joined = network.joined
         self._steps = list(network.steps)
         self._filled: dict[str, int] = {}
         self._places: dict[str, NDArray[np.int64]] = {}
@@ -100,42 +100,32 @@ class _Layouter:
             if homes == [(row, column + offset) for offset in offsets[:-1]]:
                 self._homes[name] = homes[0]
                 return
-        room = self._new_map(self._filled[name])
-        self._homes[name] = room, 0
-        for part, offset in zip(parts, offsets, strict=False):
-            if part in self._homes:
-                self._give_home(self._copied(part, name), room, offset)
-            else:
-                self._give_home(part, room, offset)
+        self._give_home(name, self._new_map(self._filled[name]), 0)
 
     def _give_home(self, name: str, room: int, first: int) -> None:
         """Let a value lie there, and what it is made of."""
         self._homes[name] = room, first
         for part in self._joined.get(name, ()):
             if part in self._homes:
-                part = self._copied(part, name)
+                part = self._copied(part)
             self._give_home(part, room, first)
             first += self._filled[part]
 
-    def _copied(self, part: str, reader: str) -> str:
+    def _copied(self, part: str) -> str:
         """A value that is the same and has no home yet, made before anything reads what it is joined to."""
-        name = f"{part} for {reader}"
+        name = f"{part}, once more ({len(self._steps)})"
         own = len(self._places[part])
         ones, zeros = np.ones(own, np.float32), np.zeros(own, np.float32)
         behind = max(index for index, step in enumerate(self._steps) if step.result in self._roots(part))
         self._steps.insert(behind + 1, Scale(part, name, ones, zeros))
         self._filled[name], self._places[name] = self._filled[part], self._places[part]
-        self._joined = {
-            key: tuple(name if key == reader and one == part else one for one in parts)
-            for key, parts in self._joined.items()
-        }
         return name
 
     def _roots(self, name: str) -> Sequence[str]:
         """The values of steps that a value is made of."""
-        if name not in self._network.joined:
+        if name not in self._joined:
             return [name]
-        return [root for part in self._network.joined[name] for root in self._roots(part)]
+        return [root for part in self._joined[name] for root in self._roots(part)]
 
     def _new_map(self, channels: int) -> int:
         self._maps.append(channels)

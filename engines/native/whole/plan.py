@@ -222,11 +222,13 @@ def _step_problem(step: PlannedStep, plan: NetworkPlan, numbers: int) -> str:
     whole = all(type(one) is int and 0 < one < _MOST for one in counts) and len(counts) == 6
     if not whole or not all(type(one) is int and 0 <= one < _MOST for one in step.before) or len(step.before) != 2:
         return "has numbers that cannot be"
+    if step.tile not in (None, *TILES) or (step.tile is not None and step.kind != "convolution"):
+        return "has tiles that there are not"
     if of_frames and (step.kind != "convolution" or step.tile is not None):
         return "reads the frames, which are no vectors"
     if step.kind == "convolution":
         plain = Windows.of(step).can_be_tiled(source, result)
-        if step.tile is not None and (step.tile not in TILES or not plain):
+        if step.tile is not None and not plain:
             return "has tiles that it cannot have"
         points = (step.tile[0] + 2) * (step.tile[1] + 2) if step.tile else step.taps[0] * step.taps[1]
         needed = (points * step.source.channels * step.result.channels, step.result.channels)

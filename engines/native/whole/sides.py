@@ -36,23 +36,26 @@ def means(length: int, taken: Sequence[Sequence[int | None]]) -> Floats:
 def linear_upsampling(
     name: str, size: Size, scales: Any | None, attributes: Mapping[str, Any]
 ) -> tuple[Floats, Floats]:
-    """Matrices of height and width of the Resize `name`. Raises EngineError where it is no linear one by whole numbers,
-    with pixel centres at halves."""
+    """Matrices of height and width of the Resize `name`.
+
+    Raises EngineError where it is no linear one with pixel centres at halves.
+    """
     mode, centres = attributes.get("mode", b"nearest"), attributes.get("coordinate_transformation_mode", b"half_pixel")
     linear = mode == b"linear" and centres in (b"half_pixel", b"pytorch_half_pixel")
     if scales is None or not linear or attributes.get("antialias", 0):
         raise EngineError(f"its node {name} (Resize) is no linear one with pixel centres at halves")
     factors = [float(scale) for scale in scales]
-    if len(factors) != 4 or factors[:2] != [1, 1] or not all(factor.is_integer() and factor > 0 for factor in factors):
-        raise EngineError(f"its node {name} (Resize) is none by whole numbers")
+    if len(factors) != 4 or factors[:2] != [1, 1] or not all(factor >= 1 for factor in factors):
+        raise EngineError(f"its node {name} (Resize) does not enlarge height and width alone")
     down, across = (
-        _linear(length, int(factor)) for length, factor in zip((size.height, size.width), factors[2:], strict=True)
+        _linear(length, factor) for length, factor in zip((size.height, size.width), factors[2:], strict=True)
     )
     return down, across
 
 
-def _linear(length: int, factor: int) -> Floats:
-    matrix = np.zeros((length * factor, length), np.float32)
+def _linear(length: int, factor: float) -> Floats:
+    count = floor(np.float32(length) * np.float32(factor))  # as ONNX Runtime counts
+    matrix = np.zeros((count, length), np.float32)
     for index, row in enumerate(matrix):
         place = (index + 0.5) / factor - 0.5
         above = floor(place)
