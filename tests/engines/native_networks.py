@@ -21,10 +21,11 @@ Bytes = NDArray[np.uint8]
 class MadeNetwork:
     """A network that is drawn step by step: each step reads the value before, unless it is told otherwise."""
 
-    def __init__(self, size: Pair, seed: int = 0) -> None:
+    def __init__(self, size: Pair, seed: int = 0, padded: Pair = (0, 0)) -> None:
+        """`padded` is the size of the first map, where it is larger than frames."""
         self.size = size
         self.random = np.random.default_rng(seed)
-        self.sizes = {"first": Size(3, *size)}
+        self.sizes = {"first": Size(3, max(size[0], padded[0]), max(size[1], padded[1]))}
         self.joined: dict[str, tuple[str, ...]] = {}
         self.steps: list[Step] = []
         self.last = "first"
@@ -119,7 +120,9 @@ class MadeNetwork:
 def exact_values(network: Network, frame: Bytes) -> dict[str, torch.Tensor]:
     """All values [channels,height,width] of a frame, and `labels`' logits at all its pixels as "upsampled"."""
     mean, factors = (torch.tensor(one, dtype=torch.float64)[:, None, None] for one in (network.mean, network.factors))
-    values = {network.first: (torch.tensor(frame, dtype=torch.float64).permute(2, 0, 1) - mean) * factors}
+    first = (torch.tensor(frame, dtype=torch.float64).permute(2, 0, 1) - mean) * factors
+    size = network.sizes[network.first]
+    values = {network.first: functional.pad(first, [0, size.width - first.shape[2], 0, size.height - first.shape[1]])}
 
     def value(name: str) -> torch.Tensor:
         if name not in values:

@@ -129,6 +129,16 @@ def test_joined_values(lanes: int, tmp_path: Path) -> None:
     check_last(made, tmp_path, lanes)
 
 
+def test_frames_that_are_smaller_than_their_map(tmp_path: Path) -> None:
+    """What is beyond them stays zero, whatever other steps do meanwhile."""
+    made = MadeNetwork((13, 10), padded=(16, 12))
+    made.convolve(16, (5, 5))
+    for _ in range(3):
+        made.convolve(16)
+    made.convolve(4, (1, 1), relu=False)
+    check_last(made, tmp_path)
+
+
 def test_values_that_cannot_lie_as_they_would_have_to(tmp_path: Path) -> None:
     made = MadeNetwork((6, 6))
     one, other = made.convolve(5, (1, 1)), made.convolve(6, (1, 1))

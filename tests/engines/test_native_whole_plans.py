@@ -61,7 +61,7 @@ def test_weights_that_are_too_short(length: int, plan: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"lanes": 0}, {"lanes": 5}, {"lanes": 32}, {"classes": 0}, {"classes": 99}, {"height": 17}, {"width": 23},
+        {"lanes": 0}, {"lanes": 5}, {"lanes": 32}, {"classes": 0}, {"classes": 99}, {"height": 17}, {"width": 25},
         {"height": 0}, {"width": 1.5}, {"mean": -1}, {"mean": 10**9}, {"down": 10**9}, {"across": -16}, {"down": 0.5},
         {"maps": []}, {"first": {"map": 9, "first": 0, "channels": 3}},
         {"first": {"map": 0, "first": 0, "channels": 2}},

@@ -159,18 +159,20 @@ def scale(module: Any, lanes: int) -> Any:
 
 
 def frames(module: Any, lanes: int) -> Any:
-    """result [pixels,channels] = (uint8 frames - mean) * factors: no channels fill up vectors here."""
-    parameters = {"frames": POINTER, "pixels": INT, "channels": INT}
-    parameters |= {"mean": POINTER, "factors": POINTER, "result": POINTER}
+    """result [rows,columns,channels] = (uint8 frames - mean) * factors, rows `row_step` pixels apart. No channels fill
+    up vectors here."""
+    parameters = {"frames": POINTER, "rows": INT, "columns": INT, "channels": INT}
+    parameters |= {"mean": POINTER, "factors": POINTER, "result": POINTER, "row_step": INT}
     code = Code(module, "frames", parameters, lanes)
     b = code.b
-    with code.loop(0, code.pixels) as pixel:
-        first = b.mul(pixel.index, code.channels)
+    with code.loop(0, code.rows) as row, code.loop(0, code.columns) as column:
+        first = b.mul(b.add(b.mul(row.index, code.columns), column.index), code.channels)
+        into = b.mul(b.add(b.mul(row.index, code.row_step), column.index), code.channels)
         with code.loop(0, code.channels) as channel:
-            at = b.add(first, channel.index)
-            value = b.uitofp(b.load(code.at(code.frames, at, _BYTE), typ=_BYTE), FLOAT)
+            value = b.load(code.at(code.frames, b.add(first, channel.index), _BYTE), typ=_BYTE)
             mean, factor = (b.load(code.at(one, channel.index), typ=FLOAT) for one in (code.mean, code.factors))
-            b.store(b.fmul(b.fsub(value, mean), factor), code.at(code.result, at))
+            value = b.fmul(b.fsub(b.uitofp(value, FLOAT), mean), factor)
+            b.store(value, code.at(code.result, b.add(into, channel.index)))
     b.ret_void()
     return code.function
 

@@ -31,7 +31,7 @@ def maps_of(plan: NetworkPlan) -> list[Floats]:
         placed[number] = room
     memory = [aligned(zeros + size) for size in rooms]
     for one in memory:
-        one[:zeros] = 0
+        one[:] = 0
     unused = aligned(0)
     return [
         memory[placed[number]][zeros : zeros + size] if number in placed else unused
@@ -40,11 +40,15 @@ def maps_of(plan: NetworkPlan) -> list[Floats]:
 
 
 def _spans(plan: NetworkPlan) -> dict[int, tuple[int, int]]:
-    """The first and the last step that has to do with a map; the frames are there before all, the logits to the end."""
+    """The first and the last step that has to do with a map; the frames are there before all, the logits to the end. A
+    frame's map that is larger than the frame is nobody else's: it stays zero there."""
+    frames = plan.maps[plan.first.map]
     spans = {plan.first.map: (-1, -1)}
     for index, step in enumerate(plan.steps):
         for view in (step.source, step.result, *([] if step.added is None else [step.added])):
             begin, _ = spans.get(view.map, (index, index))
             spans[view.map] = begin, index
+    if (frames.height, frames.width) != (plan.height, plan.width):
+        spans[plan.first.map] = -1, len(plan.steps)
     begin, _ = spans.get(plan.logits.map, (0, 0))
     return spans | {plan.logits.map: (begin, len(plan.steps))}

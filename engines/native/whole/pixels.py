@@ -13,12 +13,26 @@ __all__ = ["gathered", "labelled", "read_frames", "scaled"]
 
 
 def read_frames(bound: Binding) -> list[Record]:
-    view, channels = bound.plan.first, bound.frame.shape[2]
+    """The frame as numbers."""
+    rows, columns, channels = bound.frame.shape
+    row_step = bound.size(bound.plan.first).width
     mean, factors = (bound.weights_at(bound.plan.mean + offset) for offset in (0, channels))
-    frame, result = bound.frame.ctypes.data, bound.address(view)
+    frame, first = bound.frame.ctypes.data, bound.plan.first
     return [
-        ("frames", (frame + a * channels, b - a, channels, mean, factors, result + 4 * a * channels))
-        for a, b in bound.shares(bound.frame.shape[0] * bound.frame.shape[1])
+        (
+            "frames",
+            [
+                frame + a * columns * channels,
+                b - a,
+                columns,
+                channels,
+                mean,
+                factors,
+                bound.address(first, a * row_step),
+                row_step,
+            ],
+        )
+        for a, b in bound.shares(rows, 1)
     ]
 
 

@@ -195,8 +195,8 @@ def _problem(plan: NetworkPlan, numbers: int) -> str:
     if not _inside(plan.first, plan, 1) or plan.first.channels != plan.maps[plan.first.map].channels:
         return "its frames are of no map"
     frames, logits = plan.maps[plan.first.map], plan.maps[plan.logits.map]
-    if (frames.height, frames.width) != (plan.height, plan.width):
-        return "its frames and its labels are not of one size"
+    if frames.height < plan.height or frames.width < plan.width:
+        return "its frames are larger than their map"
     for step in plan.steps:
         problem = _step_problem(step, plan, numbers)
         if problem:

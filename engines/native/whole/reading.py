@@ -100,6 +100,10 @@ class _Reader:
         match node.op_type:
             case "Cast" if name in self._labels and attributes["to"] in _LABEL_TYPES:
                 self._labels[result] = self._labels[name]
+            case "Slice" if name in self._labels:
+                self._labels[result] = self._cropped(node, self._labels[name])
+            case "Pad" if self._first is not None and name == self._first[0] and self._readers[name] == 1:
+                self._padded(node, attributes)
             case "MatMul" if known == [True, False]:
                 self._multiplied(node, name, node.input[1], right=True)
             case "MatMul" if known == [False, True]:
@@ -134,6 +138,26 @@ class _Reader:
                 return False
         self._frames[node.output[0]] = made
         return True
+
+    def _padded(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+        """Zeros below and at the right of the frames: the first map is larger than they are."""
+        assert self._first is not None
+        pads, *more = (self._constants.get(name) for name in node.input[1:] if name)
+        numbers = [] if pads is None else pads.tolist()
+        zero = not more or (len(more) == 1 and more[0] is not None and not more[0].any())
+        if attributes.get("mode", b"constant") != b"constant" or not zero or len(numbers) != 8 or any(numbers[:6]):
+            raise EngineError(f"its node {node.name} (Pad) puts something else than zeros behind the frames")
+        size = self._sizes.pop(self._first[0])
+        self._first = (node.output[0], *self._first[1:])
+        self._value(node, Size(size.channels, size.height + numbers[6], size.width + numbers[7]))
+
+    def _cropped(self, node: onnx.NodeProto, labels: "_Between") -> "_Between":
+        """The first rows and columns of labels: no others are computed."""
+        given = [self._constants.get(name) for name in node.input[1:]]
+        starts, ends, axes, *steps = ([] if one is None else one.tolist() for one in given)
+        if starts != [0, 0] or len(ends) != 2 or min(ends) < 1 or axes != [1, 2] or steps not in ([], [[1, 1]]):
+            raise _unknown(node)
+        return _Between(labels.logits, labels.down[: ends[0]], labels.across[: ends[1]])
 
     def _value(self, node: onnx.NodeProto, size: Size, step: Step | None = None) -> None:
         self._sizes[node.output[0]] = size
