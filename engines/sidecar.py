@@ -1,7 +1,7 @@
 """Where engines lie and the JSON file beside each, which says what the engine is valid for.
 
 <package>/engines/onnxruntime-fp32/trunk.onnx           and trunk.json, and trunk.weights if it has large ones
-                                                       a trunk compiled natively is trunk.native
+                                                       compiled natively: trunk.native, model.native
 <package>/engines/tensorrt-rtx-sm89-fp32/trunk.plan     and trunk.json
 <package>/engines/tensorrt-sm89-fp32/trunk.plan         and trunk.json
 """

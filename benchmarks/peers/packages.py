@@ -24,8 +24,8 @@ __all__ = ["FORMS", "OWN_MAKING", "Case", "Prepared", "largest_mib", "prepared",
 
 FORMS = ("own", "split", "dilated", "cpu", "split-cpu", "native", "split-native")
 """Each is exported as `_export` says; this project has a row for each that a network has. `cpu` is the own form with
-graphs for CPUs (`splitmerge export --target cpu`), `native` that with a trunk compiled natively (`splitmerge build
---form native`), `split-cpu` and `split-native` are those of the split form."""
+graphs for CPUs (`splitmerge export --target cpu`), `native` that compiled natively (`splitmerge build --form native`),
+`split-cpu` and `split-native` are those of the split form."""
 
 OWN_MAKING = frozenset({"cpu", "split-cpu", "native", "split-native"})
 """Forms that only this project makes, which peers are not given."""

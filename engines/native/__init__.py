@@ -2,4 +2,5 @@
 
 Split batches are never copied apart. A value stays one map of all pixels, channels innermost, and a convolution behind
 a split by 2x2 reads every second pixel: four convolutions whose tiles are multiplied by the same weights.
+Whole networks, whose maps have several sizes, are in `whole`.
 """

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--form",
         default="auto",
         choices=("auto", "plain", "cpu", "native"),
-        help="on a CPU: plain graphs, those of `export --target cpu`, the trunk compiled natively, or what is fastest",
+        help="on a CPU: plain graphs, those of `export --target cpu`, the trunk (or a network without a cut) compiled "
+        "natively, or what is fastest",
     )
     add("--compute-capability", nargs="+", metavar="X.Y", help="GPUs to build for ahead of time (tensorrt-rtx)")
     add("--device", type=whole_number, metavar="N", help="GPU to build on; one of each kind that is here if absent")

@@ -16,7 +16,7 @@ _PACKAGES = {
     "opencv-python": "pip install opencv-python",
     "torch": "pip install '.[train]' in the checkout",
     "onnx": "pip install '.[export]' in the checkout",
-    "llvmlite": "pip install '.[native]' in the checkout (compiles trunks for this CPU)",
+    "llvmlite": "pip install '.[native]' in the checkout (compiles networks for this CPU)",
     "pycuda": "pip install pycuda (for GPUs; it compiles, with a C++ compiler and the CUDA toolkit's nvcc on PATH)",
     "polygraphy": "pip install polygraphy (NVIDIA's tool to look into plans; nothing here needs it)",
 }

@@ -1,6 +1,9 @@
 """Whole networks with natively compiled trunks, against PyTorch; with maps in one piece and part by part."""
 
 import copy
+import dataclasses
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from export_samples import MEAN, STD, check_labels, network, noise, normalised, 
 from numpy.typing import NDArray
 
 import engines.native.section
+from benchmarks.profiling.report import profile
+from engines.build import build_engines
 from engines.host import HostBuffer
 from engines.native.engine import NativeContext, NativeEngine
 from engines.native.jit import lanes_here
@@ -18,11 +23,16 @@ from engines.native.plan import write_plan
 from engines.native.reading import read_trunk
 from engines.native.trunk import Trunk
 from engines.native.whole.engine import NetworkEngine
+from engines.native.whole.network import Convolution, Network
 from engines.native.whole.plan import write_network_plan
 from engines.native.whole.reading import read_network
 from export.graphs import AS_IT_IS, Graphs, Rewriting, contract_for, graphs_from_network
+from export.package import export_package
+from runtime.executor import Executor
+from splitmerge.cli import main
 from splitmerge.errors import EngineError
-from training.checkpoint import load_checkpoint
+from splitmerge.labels import CITYSCAPES
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.base import SegmentationNet
 from training.streets import Streets
 
@@ -124,7 +134,7 @@ def test_what_the_shipped_network_loses(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ("fcn8s-18", (64, 96)),
         ("deeplabv3-50", (64, 96)),
-        ("ldn121-16-2", (50, 70)),
+        pytest.param("ldn121-16-2", (50, 70), marks=pytest.mark.slow),
         *(
             pytest.param(name, (96, 160), marks=pytest.mark.slow)
             for name in ("fcn32s-50", "dilatedfcn8-34", "deeplabv3-block6-50", "aspp-50", "pspnet-50", "ldn161-64-4",
@@ -174,3 +184,63 @@ def test_a_network_that_is_not_compiled_natively(tmp_path: Path) -> None:
     """Dense units put maps side by side."""
     with pytest.raises(EngineError, match="is none that is compiled natively"):
         compiled(graphs_of(network("smp-dn121"), (40, 90)), tmp_path)
+
+
+def test_a_package_of_a_whole_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Built, listed, run with several frames at a time, profiled; what was built elsewhere, or altered, is refused."""
+    checkpoint = tmp_path / "random.safetensors"
+    save_checkpoint(checkpoint, network("fcn8s-18", 8), "fcn8s-18", CITYSCAPES[:7])
+    package = export_package(checkpoint, (50, 90), tmp_path / "package")
+    build_engines(package)
+    frames = noise(4, 50, 90)
+    with Executor(package) as executor:
+        expected = [executor.segment(frame) for frame in frames]
+    assert main(["build", "--package", str(package.folder), "--backend", "onnxruntime", "--form", "native"]) == 0
+    said = capsys.readouterr().out
+    assert "model.native" in said and "labels of noise differ from ONNX Runtime's" in said and " threads (" in said
+    engines = package.engines_folder / "onnxruntime-fp32"
+    assert not (engines / "model.onnx").exists()
+    assert main(["inspect", str(package.folder)]) == 0
+    assert capsys.readouterr().out.count(": valid") == 1
+    with Executor(package, in_flight=3) as executor, ThreadPoolExecutor(3) as pool:
+        for labels, wanted in zip(pool.map(executor.segment, frames), expected, strict=True):
+            assert (labels == wanted).mean() > 0.999
+    found = profile(package, "fp32", 1, 1)
+    assert found.stages["model"] > sum(op.ms for op in found.operators) * 0.5 > 0
+    kinds = [op.kind for op in found.operators]
+    assert kinds[0] == "frames" and kinds[-1] == "labels" and {"7x7", "1x1", "largest", "resample"} <= set(kinds)
+    stem = found.operators[1]
+    inside = [
+        sum(0 <= 2 * at - 3 + tap < length for at in range(length // 2) for tap in range(7)) for length in (64, 96)
+    ]
+    assert stem.operations == 2 * inside[0] * inside[1] * 3 * -(-8 // lanes_here()) * lanes_here()
+    sidecar = json.loads((engines / "model.json").read_text())
+    (engines / "model.json").write_text(json.dumps({**sidecar, "machine": {**sidecar["machine"], "native": 0}}))
+    with pytest.raises(EngineError, match="another version of the native form"):
+        Executor(package)
+    (engines / "model.json").write_text(json.dumps(sidecar))
+    weights = engines / "model.weights"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"1234")
+    with pytest.raises(EngineError, match="build it again"):
+        Executor(package)
+
+
+def test_other_labels_than_onnx_runtimes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And frames that are too large to be held against it are built, and said to be."""
+    checkpoint = tmp_path / "random.safetensors"
+    save_checkpoint(checkpoint, network("fcn32s-18", 8), "fcn32s-18", CITYSCAPES[:7])
+    package = export_package(checkpoint, (64, 96), tmp_path / "package")
+    right = read_network
+
+    def wrong(path: Path) -> Network:
+        read = right(path)
+        first, *more = read.steps
+        assert isinstance(first, Convolution)
+        return dataclasses.replace(read, steps=(dataclasses.replace(first, weights=-first.weights), *more))
+
+    monkeypatch.setattr("engines.native.whole.reading.read_network", wrong)
+    with pytest.raises(EngineError, match=r"gives \d+ of 6144 pixels other labels than ONNX Runtime"):
+        build_engines(package, form="native")
+    monkeypatch.setattr("engines.native.building.CHECKED_BYTES", 1000)
+    (built,) = build_engines(package, form="native")
+    assert built.build["checked"].startswith("not checked: frames of 64x96 are too large")

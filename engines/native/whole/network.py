@@ -87,8 +87,8 @@ class Network:
     """Frames `input` uint8 [n,height,width,channels] through `steps` to labels `output` uint8 [n,height,width].
 
     The value `first` is (frames - mean) * factors, zero where it is larger than they are. Of the value `logits`,
-    resampled by `down` and `across`, the number of the largest channel counts. `sizes` are those of all values, `joined`
-    what some of them are made of.
+    resampled by `down` and `across`, the number of the largest channel counts. `sizes` are those of all values,
+    `joined` what some of them are made of.
     """
 
     input: str
