@@ -1,7 +1,6 @@
 """Natively compiled networks against PyTorch in float64: steps of all kinds, joined values, threads."""
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +128,34 @@ def test_joined_values(lanes: int, tmp_path: Path) -> None:
     check_last(made, tmp_path, lanes)
 
 
+def test_a_copy_of_what_has_a_copy_in_it(tmp_path: Path) -> None:
+    """It is made after that, and not only after the value that both were copied from."""
+    made = MadeNetwork((5, 6))
+    y, x, big = made.convolve(16, (1, 1)), made.convolve(16, (1, 1)), made.convolve(128, (1, 1))
+    wide = made.join(x, big)
+    doubled = made.join(y, x)
+    twice = made.join(doubled, doubled)
+    kept = made.convolve(8, (1, 1), of=wide)
+    made.convolve(8, (1, 1), of=twice, added=kept)
+    made.convolve(4, (1, 1), relu=False)
+    check_last(made, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_values_joined_at_random(seed: int, tmp_path: Path) -> None:
+    """Any values of one size, joined ones among them, as often as it comes."""
+    made = MadeNetwork((5, 6), seed)
+    values = [made.convolve(int(out), (1, 1)) for out in made.random.integers(1, 40, 3)]
+    for _ in range(8):
+        chosen = [str(one) for one in made.random.choice(values, made.random.integers(2, 4))]
+        values.append(made.join(*chosen))
+        if made.random.random() < 0.5:
+            made.scale()
+        values.append(made.convolve(int(made.random.integers(1, 40)), (1, 1)))
+    made.convolve(4, (1, 1), of=made.join(*values), relu=False)
+    check_last(made, tmp_path, threads=int(made.random.integers(1, 4)))
+
+
 def test_frames_that_are_smaller_than_their_map(tmp_path: Path) -> None:
     """What is beyond them stays zero, whatever other steps do meanwhile."""
     made = MadeNetwork((13, 10), padded=(16, 12))
@@ -155,6 +182,14 @@ def test_values_that_cannot_lie_as_they_would_have_to(tmp_path: Path) -> None:
     made.scale()
     made.convolve(4)
     with pytest.raises(EngineError, match="reads the frames and is no convolution"):
+        network_engine(made.network, tmp_path)
+    made = MadeNetwork((6, 6))
+    made.convolve(3, (1, 1), added="first")
+    with pytest.raises(EngineError, match="adds a value whose channels lie otherwise"):
+        network_engine(made.network, tmp_path)
+    made = MadeNetwork((6, 6))
+    made.convolve(257, (1, 1), relu=False)
+    with pytest.raises(EngineError, match="257 classes are more than labels of a byte can tell"):
         network_engine(made.network, tmp_path)
     made = MadeNetwork((6, 6))
     made.join(made.convolve(5), made.convolve(4))
@@ -204,19 +239,19 @@ def test_sums_in_parts_change_no_label(name: str, value: int, tmp_path: Path, mo
 
 def test_threads_end_with_their_context(tmp_path: Path) -> None:
     network, made = residual()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     engine = network_engine(network, tmp_path, threads=5)
     context = engine.create_context()
     other = engine.create_context()
     labels_of(context, made.frames())
-    assert threading.active_count() == before + 8
+    own = set(threading.enumerate()) - before
+    assert len(own) == 8
     context.close()
     context.close()
     del other  # without being closed
-    end = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    for thread in own:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_contexts_at_the_same_time(tmp_path: Path) -> None:
@@ -237,6 +272,22 @@ def test_contexts_at_the_same_time(tmp_path: Path) -> None:
     for one in workers:
         one.join()
     assert found == {0: True, 1: True, 2: True}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_run_that_was_not_finished_is_forgotten(threads: int, tmp_path: Path) -> None:
+    network, made = residual()
+    context = network_engine(network, tmp_path, threads=threads).create_context()
+    frames = made.frames()
+    expected = labels_of(context, frames)
+    for steps in range(4):
+        unfinished = context.bound._program.run_one_by_one()
+        for _ in range(steps):
+            next(unfinished)
+        del unfinished
+        context.bound._program._begin()
+        context.bound.labels[:] = 255
+        np.testing.assert_array_equal(labels_of(context, frames), expected)
 
 
 def test_steps_are_timed(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_weights_that_are_too_short(length: int, plan: Path) -> None:
         {"first": {"map": 0, "first": 0, "channels": 2}},
         {"logits": {"map": 99, "first": 0, "channels": 16}}, {"logits": {"map": 1, "first": 16, "channels": 64}},
         {"logits": {"map": 1, "first": 1, "channels": 16}}, {"logits": {"map": -1, "first": 0, "channels": 16}},
-        {"logits": 3}, {"steps": [{}]}, {"network": 2},
+        {"logits": 3}, {"steps": [{}]}, {"network": 2}, {"lanes": 16.0}, {"input": 3}, {"output": None},
     ],
 )  # fmt: skip
 def test_a_plan_that_cannot_be(changed: dict[str, Any], plan: Path) -> None:
@@ -86,6 +86,7 @@ def test_a_plan_that_cannot_be(changed: dict[str, Any], plan: Path) -> None:
         {"added": {"map": 0, "first": 0, "channels": 3}}, {"added": {"map": 99, "first": 0, "channels": 32}},
         {"taps": [0, 1]}, {"taps": [3]}, {"taps": [1000, 1000]}, {"stride": [0, 0]}, {"stride": [2.5, 1]},
         {"stride": [-1, 1]}, {"rate": [0, 1]}, {"before": [-1, 0]}, {"before": [1]}, {"tile": [4, 16]}, {"tile": [8]},
+        {"taps": [3, 3, 3], "stride": [1]}, {"name": 3},
         {"weights": -16}, {"weights": 10**9}, {"weights": 0.5}, {"more": -1}, {"more": 10**9}, {"relu": [], "x": 1},
     ],
 )  # fmt: skip
@@ -98,6 +99,15 @@ def test_a_step_that_cannot_be(index: int, changed: dict[str, Any], plan: Path) 
         context = NetworkEngine(plan.read_bytes(), plan.with_suffix(".weights"), 1).create_context()
         assert labels_of(context, made().frames()).shape == (1, 16, 24)
     else:
+        refused(plan)
+
+
+def test_steps_that_cannot_add(plan: Path) -> None:
+    steps = json.loads(plan.read_text())["steps"]
+    for index in (1, 2):
+        altered_json(
+            plan, steps=[one | {"added": one["result"]} if at == index else one for at, one in enumerate(steps)]
+        )
         refused(plan)
 
 

@@ -53,6 +53,7 @@ def constants() -> dict[str, np.ndarray[Any, Any]]:
         "starts_1": np.array([1, 0]),
         "ends": np.array([*SIZE]),
         "hw_labels": np.array([1, 2]),
+        "hardly": np.array([1, 1, 1.04, 1.04], np.float32),
         "up": noise(SIZE[0], 7),
         "out": noise(9, SIZE[1]),
         "all": np.array([1, 1, *SIZE], np.float32),
@@ -124,6 +125,7 @@ ACCEPTED: Mapping[str, tuple[Node, ...]] = {
         node("MatMul", "down r1", "d"), node("MatMul", "d across", "a"), node("Relu", "a", "ra"),
         node("MatMul", "up ra", "u"), node("MatMul", "u out", "o"), node("Add", "wide o", "last"), *ends(),
     ),
+    "a Resize that changes no size": (*FIRST, node("Resize", "r1  hardly", "last", mode="linear"), *ends()),
     "side by side": (*FIRST, convolution("r1 w8x8", "c2"), node("Concat", "c2 r1", "j", axis=1),
                      node("Conv", "j w8x16", "last"), *ends()),
     "padding and cropping": (
@@ -191,6 +193,11 @@ REFUSED: Mapping[str, tuple[tuple[Node, ...], str]] = {
         "planes .Transpose. is none"),
     "frames that are not normalised": (
         (*START[:2], convolution("planes w8 b8", "last"), *ends()), "last .Conv. is none"),
+    "attributes that are missing": ((START[0], node("Transpose", "floats", "planes"), *START[2:], *FIRST[4:],
+                                     *ends("r1")), "planes .Transpose. is none"),
+    "inputs that are missing": (
+        (*FIRST, *ends("r1")[:-1], node("Slice", "largest starts ends", "cropped"),
+         node("Cast", "cropped", "labels", to=TensorProto.UINT8)), "cropped .Slice. is none"),
     "side by side along the height": (
         (*FIRST, node("Concat", "r1 r1", "last", axis=2), *ends()), "last .Concat. is none"),
 }  # fmt: skip

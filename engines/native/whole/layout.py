@@ -46,6 +46,7 @@ class _Layouter:
         self._places: dict[str, NDArray[np.int64]] = {}
         self._maps: list[int] = []
         self._homes: dict[str, tuple[int, int]] = {}
+        self._laid: dict[str, list[str]] = {}  # what joined values are made of where they lie
 
     def lay_out(self) -> Layout:
         self._find_places()
@@ -73,7 +74,10 @@ class _Layouter:
         for name in self._joined:
             self._find_joined(name)
         for step in self._steps:
-            if step.added is not None and not np.array_equal(self._places[step.added], self._places[step.result]):
+            if step.added is None:
+                continue
+            alike = np.array_equal(self._places[step.added], self._places[step.result])
+            if not alike or self._filled[step.added] != self._filled[step.result]:
                 raise EngineError(f"its step {step.result} adds a value whose channels lie otherwise")
 
     def _find_joined(self, name: str) -> None:
@@ -108,6 +112,7 @@ class _Layouter:
         for part in self._joined.get(name, ()):
             if part in self._homes:
                 part = self._copied(part)
+            self._laid.setdefault(name, []).append(part)
             self._give_home(part, room, first)
             first += self._filled[part]
 
@@ -122,10 +127,10 @@ class _Layouter:
         return name
 
     def _roots(self, name: str) -> Sequence[str]:
-        """The values of steps that a value is made of."""
+        """The values of steps that a value is made of, copies among them where it was laid out with copies."""
         if name not in self._joined:
             return [name]
-        return [root for part in self._joined[name] for root in self._roots(part)]
+        return [root for part in self._laid.get(name, self._joined[name]) for root in self._roots(part)]
 
     def _new_map(self, channels: int) -> int:
         self._maps.append(channels)

@@ -25,6 +25,7 @@ __all__ = ["NetworkPlan", "PlannedStep", "read_network_plan", "write_network_pla
 
 _MOST = 2**20
 """Pixels of a side, and channels, that nothing here has."""
+_MOST_CLASSES = 256
 
 _PAIR = (1, 1)
 
@@ -94,6 +95,8 @@ def write_network_plan(network: Network, lanes: int, plan: Path, weights: Path) 
         layout.places[network.logits], np.arange(channels)
     ):
         raise EngineError(f"its logits {network.logits} are of no convolution")
+    if channels > _MOST_CLASSES:
+        raise EngineError(f"its {channels} classes are more than labels of a byte can tell")
     with weights.open("wb") as file:
         written = _Weights(file)
         mean = written.add(np.stack([network.mean, network.factors]))
@@ -190,7 +193,14 @@ def _step(value: Mapping[str, Any]) -> PlannedStep:
 def _problem(plan: NetworkPlan, numbers: int) -> str:
     """What in a plan cannot be; empty where nothing is wrong."""
     sides = [side for one in plan.maps for side in asdict(one).values()] + [plan.classes, plan.height, plan.width]
-    if plan.lanes not in (4, 8, 16) or not all(type(side) is int and 0 < side < _MOST for side in sides):
+    names = [plan.input, plan.output, *(name for step in plan.steps for name in (step.kind, step.name))]
+    if not all(type(name) is str for name in names):
+        return "it has names that are none"
+    if (
+        type(plan.lanes) is not int
+        or plan.lanes not in (4, 8, 16)
+        or not all(type(side) is int and 0 < side < _MOST for side in sides)
+    ):
         return "its sizes are none that it can have"
     if not _inside(plan.first, plan, 1) or plan.first.channels != plan.maps[plan.first.map].channels:
         return "its frames are of no map"
@@ -203,7 +213,7 @@ def _problem(plan: NetworkPlan, numbers: int) -> str:
             return f"its step {step.name} {problem}"
     between = [(plan.mean, 2 * frames.channels)]
     between += [(plan.down, plan.height * logits.height), (plan.across, plan.width * logits.width)]
-    if not _inside(plan.logits, plan) or plan.classes > min(plan.logits.channels, 255):
+    if not _inside(plan.logits, plan) or plan.classes > min(plan.logits.channels, _MOST_CLASSES):
         return "its labels are of no step's channels"
     return "" if all(_held(place, size, numbers) for place, size in between) else "its file of weights is shorter"
 
@@ -214,13 +224,15 @@ def _step_problem(step: PlannedStep, plan: NetworkPlan, numbers: int) -> str:
     if not _inside(step.source, plan, 1 if of_frames else plan.lanes) or not all(_inside(one, plan) for one in views):
         return "lies outside its maps"
     source, result = plan.maps[step.source.map], plan.maps[step.result.map]
+    if step.added is not None and step.kind not in ("convolution", "resample"):
+        return "adds a value and cannot"
     if step.added is not None:
         added = plan.maps[step.added.map]
         if (added.height, added.width, step.added.channels) != (result.height, result.width, step.result.channels):
             return "adds what is not of its size"
-    counts = [*step.taps, *step.stride, *step.rate]
-    whole = all(type(one) is int and 0 < one < _MOST for one in counts) and len(counts) == 6
-    if not whole or not all(type(one) is int and 0 <= one < _MOST for one in step.before) or len(step.before) != 2:
+    pairs = step.taps, step.stride, step.rate, step.before
+    whole = all(len(pair) == 2 and all(type(one) is int and 0 <= one < _MOST for one in pair) for pair in pairs)
+    if not whole or 0 in (*step.taps, *step.stride, *step.rate):
         return "has numbers that cannot be"
     if step.tile not in (None, *TILES) or (step.tile is not None and step.kind != "convolution"):
         return "has tiles that there are not"

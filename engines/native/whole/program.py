@@ -5,6 +5,7 @@ thread that other programs keep from its core holds up no more than what it has 
 all of it is done.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ bytes: where in the memory of each thread they lie."""
 
 _SCRATCH = ("before", "behind", "half_way")
 _INDEX_BITS = 24
-"""Of a step's claims: how many records were taken. The bits above are the number of the run."""
+"""Of a step's claims and of what is done: how many records. The bits above are the number of the run."""
 _SPINS = 2000
 """Times to look whether a step is done before another program is let have the core."""
 
@@ -76,9 +77,9 @@ class Program:
         self._runs = 0
         self._scratch = [aligned(scratch) for _ in range(threads)]
         self._calls: list[SimpleQueue[Callable[[], None] | None]] = [SimpleQueue() for _ in range(threads - 1)]
+        self._end = weakref.finalize(self, _dismiss, self._calls)
         for calls in self._calls:
             threading.Thread(target=_work, args=(calls,), daemon=True).start()
-        self._end = weakref.finalize(self, _dismiss, self._calls)
 
     def run(self) -> None:
         """Go through all steps. Threads that come too late find that all is done."""
@@ -98,16 +99,18 @@ class Program:
 
     def _begin(self) -> None:
         self._runs += 1
-        self._claims[:] = self._runs << _INDEX_BITS
+        self._claims[:] = self._done[:] = self._runs << _INDEX_BITS
 
     def _run_steps(self, first: int, last: int) -> None:
         *others, own = (self._part(scratch, first, last) for scratch in self._scratch)
-        for calls, part in zip(self._calls, others, strict=True):
-            calls.put(part)
-        own()
+        try:
+            for calls, part in zip(self._calls, others, strict=True):
+                calls.put(part)
+        finally:  # whatever interrupts this: what others have begun is done before memory is given back
+            own()
 
     def _part(self, scratch: NDArray[np.float32], first: int, last: int) -> Callable[[], None]:
-        """What a thread has to do in this run. It holds all that it is told addresses of."""
+        """What a thread has to do in this run. Where it comes too late, it looks at what it holds and nothing else."""
         function, number, arguments = self._function, self._runs, self._arguments
         steps, claims, done = (array[first:last] for array in (self._steps, self._claims, self._done))
         records = self._records
@@ -160,20 +163,20 @@ def _with_packed_arguments(module: Any, function: Any) -> Any:
 def _program(module: Any, lanes: int) -> Any:
     """Go through `steps` [count,2], numbers of the first record and of the one behind the last, as one of the threads.
 
-    `records` [n,2] are addresses of functions and of their packed arguments; `claims` [count] the run's number and how
-    many records were taken; `done` [count] how many were done, of all runs.
+    `records` [n,2] are addresses of functions and of their packed arguments; `claims` [count] are the run's number and
+    how many records were taken, `done` [count] the same and how many were done.
     """
     parameters = {"steps": POINTER, "count": INT, "records": POINTER, "claims": POINTER, "done": POINTER}
     code = Code(module, "program", parameters | {"run": INT, "scratch": POINTER}, lanes, ("claims", "done", "scratch"))
     b = code.b
-    give_way = ir.Function(module, ir.FunctionType(INT32, []), "sched_yield")
+    give_way = ir.Function(module, ir.FunctionType(INT32, []), "sched_yield") if hasattr(os, "sched_yield") else None
     with code.loop(0, code.count) as step:
         place = b.mul(step.index, code.whole(2))
         first, end = (b.load(code.at(code.steps, b.add(place, code.whole(one)), INT), typ=INT) for one in (0, 1))
         count = b.sub(end, first)
         claims, done = (code.at(one, step.index, INT) for one in (code.claims, code.done))
         _take_records(code, first, count, claims, done)
-        _wait(code, done, b.mul(code.run, count), give_way)
+        _wait(code, done, b.add(b.shl(code.run, code.whole(_INDEX_BITS)), count), give_way)
     b.ret_void()
     return code.function
 
@@ -202,7 +205,7 @@ def _take_records(code: Code, first: Any, count: Any, claims: Any, done: Any) ->
 
 
 def _wait(code: Code, done: Any, wanted: Any, give_way: Any) -> None:
-    """Until so many are done."""
+    """Until so many are done, or a later run has begun."""
     b = code.b
     entry = b.block
     look, again, yields, over = (code.function.append_basic_block(name) for name in ("look", "again", "yields", "over"))
@@ -217,7 +220,8 @@ def _wait(code: Code, done: Any, wanted: Any, give_way: Any) -> None:
     spins.add_incoming(following, again)
     b.cbranch(b.icmp_signed(">", following, code.whole(_SPINS)), yields, look)
     b.position_at_end(yields)
-    b.call(give_way, [])
+    if give_way is not None:
+        b.call(give_way, [])
     spins.add_incoming(following, yields)
     b.branch(look)
     b.position_at_end(over)

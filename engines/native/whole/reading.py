@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from engines.native.trunk import Pair
+from engines.native.whole.frames import Frames
 from engines.native.whole.network import Convolution, Floats, Largest, Network, Resampling, Scale, Size, Step
 from engines.native.whole.sides import linear_upsampling, means, windows, windows_along
 from splitmerge.errors import EngineError
@@ -20,17 +21,6 @@ from splitmerge.errors import EngineError
 __all__ = ["read_network"]
 
 _LABEL_TYPES = (onnx.TensorProto.UINT8, onnx.TensorProto.INT32, onnx.TensorProto.INT64)
-_CHANNELS_FIRST = (0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class _Frames:
-    """What has been done to the frames on the way to the first map: (frames - mean) * factors."""
-
-    is_float: bool = False
-    is_turned: bool = False
-    mean: Floats | None = None
-    factors: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +47,10 @@ class _Reader:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
         self._constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-        self._frames: dict[str, _Frames] = {}
         self._sizes: dict[str, Size] = {}
         self._joined: dict[str, tuple[str, ...]] = {}
         self._steps: dict[str, Step] = {}  # by result, in order
         self._labels: dict[str, _Between] = {}
-        self._first: tuple[str, Floats, Floats] | None = None
 
     def read(self) -> Network:
         (given,), (wanted,) = self._graph.input, self._graph.output
@@ -70,23 +58,33 @@ class _Reader:
         is_bytes = given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
         if batch or len(shape) != 3 or not all(shape) or not is_bytes:
             raise EngineError(f"its input {given.name} is not any number of uint8 frames of fixed size")
-        self._shape = shape
-        self._frames[given.name] = _Frames()
+        self._frames = Frames(given.name, Size(shape[2], shape[0], shape[1]), self._constants)
         self._readers = Counter(name for node in self._graph.node for name in node.input)
         self._readers.update([wanted.name])
         for node in self._graph.node:
-            self._read(node)
+            try:
+                self._read(node)
+            except (KeyError, ValueError, IndexError, TypeError):  # attributes or inputs that it lacks
+                raise _unknown(node) from None
         labels = self._labels.get(wanted.name)
         is_labels = wanted.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-        if labels is None or not is_labels or self._first is None:
+        if labels is None or not is_labels:
             raise EngineError(f"its output {wanted.name} is not the labels of all pixels")
         if (len(labels.down), len(labels.across)) != tuple(shape[:2]):
             raise EngineError(f"its labels are of {len(labels.down)}x{len(labels.across)} pixels, not of the frame's")
-        first, mean, factors = self._first
-        steps = tuple(self._steps.values())
-        between = labels.down, labels.across
+        first, mean, factors = self._frames.first
         return Network(
-            given.name, first, mean, factors, self._sizes, self._joined, steps, labels.logits, *between, wanted.name
+            given.name,
+            first,
+            mean,
+            factors,
+            self._sizes,
+            self._joined,
+            tuple(self._steps.values()),
+            labels.logits,
+            labels.down,
+            labels.across,
+            wanted.name,
         )
 
     def _read(self, node: onnx.NodeProto) -> None:
@@ -94,7 +92,9 @@ class _Reader:
         name, result = node.input[0] if node.input else "", node.output[0]
         if node.domain or len(node.output) != 1:
             raise _unknown(node)
-        if name in self._frames and self._prepared(node, attributes):
+        if name in self._frames and self._frames.read(node, attributes):
+            if self._frames.size is not None:
+                self._value(node, self._frames.size)
             return
         known = [one in self._sizes for one in node.input]
         match node.op_type:
@@ -102,8 +102,9 @@ class _Reader:
                 self._labels[result] = self._labels[name]
             case "Slice" if name in self._labels:
                 self._labels[result] = self._cropped(node, self._labels[name])
-            case "Pad" if self._first is not None and name == self._first[0] and self._readers[name] == 1:
-                self._padded(node, attributes)
+            case "Pad" if self._frames.are(name) and self._readers[name] == 1:
+                del self._sizes[name]
+                self._value(node, self._frames.pad(node, attributes))
             case "MatMul" if known == [True, False]:
                 self._multiplied(node, name, node.input[1], right=True)
             case "MatMul" if known == [False, True]:
@@ -116,40 +117,6 @@ class _Reader:
                 _READERS[kind](self, node, name, attributes)
             case _:
                 raise _unknown(node)
-
-    def _prepared(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> bool:
-        """Follow the frames to the first map, which Mul gives."""
-        frames, channels = self._frames[node.input[0]], self._shape[2]
-        constant = self._constants.get(node.input[1]) if len(node.input) == 2 else None
-        if constant is not None and constant.shape != (1, channels, 1, 1):
-            return False
-        match node.op_type:
-            case "Cast" if attributes["to"] == onnx.TensorProto.FLOAT:
-                made = replace(frames, is_float=True)
-            case "Transpose" if frames.is_float and tuple(attributes["perm"]) == _CHANNELS_FIRST:
-                made = replace(frames, is_turned=True)
-            case "Sub" if frames.is_turned and frames.mean is None and constant is not None:
-                made = replace(frames, mean=constant.reshape(-1))
-            case "Mul" if frames.mean is not None and constant is not None and self._first is None:
-                self._first = node.output[0], frames.mean, constant.reshape(-1)
-                self._value(node, Size(channels, *self._shape[:2]))
-                return True
-            case _:
-                return False
-        self._frames[node.output[0]] = made
-        return True
-
-    def _padded(self, node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
-        """Zeros below and at the right of the frames: the first map is larger than they are."""
-        assert self._first is not None
-        pads, *more = (self._constants.get(name) for name in node.input[1:] if name)
-        numbers = [] if pads is None else pads.tolist()
-        zero = not more or (len(more) == 1 and more[0] is not None and not more[0].any())
-        if attributes.get("mode", b"constant") != b"constant" or not zero or len(numbers) != 8 or any(numbers[:6]):
-            raise EngineError(f"its node {node.name} (Pad) puts something else than zeros behind the frames")
-        size = self._sizes.pop(self._first[0])
-        self._first = (node.output[0], *self._first[1:])
-        self._value(node, Size(size.channels, size.height + numbers[6], size.width + numbers[7]))
 
     def _cropped(self, node: onnx.NodeProto, labels: "_Between") -> "_Between":
         """The first rows and columns of labels: no others are computed."""

@@ -47,15 +47,20 @@ def linear_upsampling(
     factors = [float(scale) for scale in scales]
     if len(factors) != 4 or factors[:2] != [1, 1] or not all(factor >= 1 for factor in factors):
         raise EngineError(f"its node {name} (Resize) does not enlarge height and width alone")
-    down, across = (
-        _linear(length, factor) for length, factor in zip((size.height, size.width), factors[2:], strict=True)
-    )
+    sides = size.height, size.width
+    if tuple(_count(length, factor) for length, factor in zip(sides, factors[2:], strict=True)) == sides:
+        return np.eye(size.height, dtype=np.float32), np.eye(size.width, dtype=np.float32)  # ONNX Runtime copies then
+    down, across = (_linear(length, factor) for length, factor in zip(sides, factors[2:], strict=True))
     return down, across
 
 
+def _count(length: int, factor: float) -> int:
+    """How many results a side has, as ONNX Runtime counts."""
+    return floor(np.float32(length) * np.float32(factor))
+
+
 def _linear(length: int, factor: float) -> Floats:
-    count = floor(np.float32(length) * np.float32(factor))  # as ONNX Runtime counts
-    matrix = np.zeros((count, length), np.float32)
+    matrix = np.zeros((_count(length, factor), length), np.float32)
     for index, row in enumerate(matrix):
         place = (index + 0.5) / factor - 0.5
         above = floor(place)
