@@ -27,16 +27,16 @@ def test_a_network_of_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([*TINY, "--networks", "fcn8s-18", *peers, *files]) == 0
     report = json.loads((tmp_path / "b.json").read_text())
     (case,) = report["cases"]
-    ours = ["this project, its only form", "this project, its only form, for CPUs"]
+    ours = [f"this project, its only form{words}" for words in ("", ", for CPUs", ", native")]
     assert [row["name"] for row in case["rows"]] == [
         *ours,
         "PyTorch eager",
         "ONNX Runtime, its only form",
         "matrix product",
     ]
-    for row in case["rows"][:4]:
+    for row in case["rows"][:5]:
         assert len(row["ms"]) == 2 and row["agreement"] == 1.0
-    projects, others = case["rows"][:2], case["rows"][2:4]
+    projects, others = case["rows"][:3], case["rows"][3:5]
     assert not any("memory_mib" in row for row in projects), "whole graphs run once while they load"
     assert all(row["memory_mib"] >= 0 for row in others)
     assert all(row["notes"]["threads"] and row["notes"]["chunk"] == 1 for row in projects)
