@@ -132,7 +132,7 @@ def test_what_the_shipped_network_loses(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("fcn8s-18", (64, 96)),
+        pytest.param("fcn8s-18", (64, 96), marks=pytest.mark.slow),
         ("deeplabv3-50", (64, 96)),
         pytest.param("ldn121-16-2", (50, 70), marks=pytest.mark.slow),
         *(
