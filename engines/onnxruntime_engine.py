@@ -35,14 +35,11 @@ import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from engines.compiler import Compiled
-from engines.host import HostDevice, host_array
+from engines.host import HostContext, HostEngine, host_array
 from engines.interface import Buffer
 from engines.machine import cpu_identity
 from engines.sidecar import Sidecar, weights_beside
@@ -58,20 +55,12 @@ _LARGE_WEIGHT = 65_536
 """Bytes from which on a weight is mapped."""
 
 
-class OnnxRuntimeContext:
+class OnnxRuntimeContext(HostContext):
     """One caller of the session. ONNX Runtime has no streams on a CPU: every call returns when its work is done."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._binding = session.io_binding()
-
-    def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        self.enqueue(feeds, outputs)
-
-    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        if array.shape != buffer.shape or array.dtype != buffer.dtype:
-            raise ValueError(f"A buffer {buffer.dtype} {buffer.shape} was given {array.dtype} {array.shape}.")
-        np.copyto(host_array(buffer), array)
 
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         for name, buffer in feeds.items():
@@ -85,17 +74,8 @@ class OnnxRuntimeContext:
         except Exception as error:  # its own errors share no base but Exception
             raise EngineError(f"ONNX Runtime could not run the engine: {_last_line(error)}") from error
 
-    def read(self, buffer: Buffer) -> NDArray[Any]:
-        return host_array(buffer)
 
-    def synchronize(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(HostEngine):
     """A session on the CPU for each of `contexts` contexts, with `threads` threads each; further contexts share them.
 
     With `shared_arena` the first has the arena that the process has for all such engines. One that is `roomy` plans the
@@ -117,23 +97,12 @@ class OnnxRuntimeEngine:
             _loaded(graph, _options(threads, roomy), shared_arena and index == 0, weights) for index in range(contexts)
         ]
         self._next = itertools.cycle(self._sessions)
-        self.device = HostDevice()
+        super().__init__()
         self.inputs = tuple(_tensor(value) for value in self._sessions[0].get_inputs())
         self.outputs = tuple(_tensor(value) for value in self._sessions[0].get_outputs())
 
-    @property
-    def context_bytes(self) -> int | None:
-        return None  # arenas grow as they need
-
-    @property
-    def batches(self) -> tuple[int, int] | None:
-        return None
-
     def create_context(self) -> OnnxRuntimeContext:
         return OnnxRuntimeContext(next(self._next))
-
-    def close(self) -> None:
-        pass
 
 
 def compile_onnxruntime(path: Path, graph: Graph, engine: Path) -> Compiled:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import llvmlite
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.compiler import Compiled
-from engines.host import HostBuffer, HostDevice, host_array
+from engines.host import HostBuffer, HostContext, HostEngine, host_array
 from engines.interface import Buffer
 from engines.machine import cpu_identity
 from engines.native import building
@@ -26,7 +25,7 @@ from splitmerge.package import Graph, TensorInfo
 __all__ = ["NativeContext", "NativeEngine", "compile_native", "native_refusal"]
 
 
-class NativeContext:
+class NativeContext(HostContext):
     """One thread's maps and calls. Every call returns when its work is done."""
 
     def __init__(self, plan: Plan, weights: NDArray[np.float32]) -> None:
@@ -43,12 +42,6 @@ class NativeContext:
         assert self._section is not None, "it was closed"
         self._section.observe(wrapped)
 
-    def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        self.enqueue(feeds, outputs)
-
-    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        np.copyto(host_array(buffer), array)
-
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         plan, section = self._plan, self._section
         features, labels = host_array(feeds[plan.input]), host_array(outputs[plan.output])
@@ -64,17 +57,11 @@ class NativeContext:
             section.run()
             result[:] = section.labels
 
-    def read(self, buffer: Buffer) -> NDArray[Any]:
-        return host_array(buffer)
-
-    def synchronize(self) -> None:
-        pass
-
     def close(self) -> None:
         self._section = None
 
 
-class NativeEngine:
+class NativeEngine(HostEngine):
     """A plan and its weights, mapped from a file, so that all contexts and processes have them once.
 
     Raises EngineError where one of them cannot be read, or they do not belong together.
@@ -83,7 +70,7 @@ class NativeEngine:
     def __init__(self, plan: bytes, weights: Path) -> None:
         self._weights = mapped_weights(weights, "trunk")
         self._plan = read_plan(plan, len(self._weights))
-        self.device = HostDevice()
+        super().__init__()
         size = self._plan.height, self._plan.width
         self.inputs = (TensorInfo(self._plan.input, "float32", (None, self._plan.channels, *size)),)
         self.outputs = (TensorInfo(self._plan.output, "uint8", (None, *size)),)
@@ -93,19 +80,8 @@ class NativeEngine:
         """What is computed."""
         return self._plan
 
-    @property
-    def context_bytes(self) -> int | None:
-        return None
-
-    @property
-    def batches(self) -> tuple[int, int] | None:
-        return None
-
     def create_context(self) -> NativeContext:
         return NativeContext(self._plan, self._weights)
-
-    def close(self) -> None:
-        pass
 
 
 def compile_native(path: Path, graph: Graph, engine: Path) -> Compiled:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from engines.native.trunk import Convolution, Pair, Trunk
 from export.cpu.winograd import filters
 from splitmerge.errors import EngineError
 
-__all__ = ["VERSION", "Plan", "Step", "read_plan", "write_plan"]
+__all__ = ["VERSION", "Plan", "Step", "WeightsFile", "read_plan", "write_plan"]
 
 VERSION = 1
 """Of the layout of the weights; another one's are not read."""
@@ -78,20 +78,30 @@ class Plan:
     output: str
 
 
+class WeightsFile:
+    """A file of weights, while it is written: float32, each array on a line of the cache."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._place = file, 0
+
+    def add(self, array: NDArray[Any]) -> int:
+        """Where the array lies, in numbers."""
+        numbers = np.ascontiguousarray(array, np.float32)
+        self._file.write(numbers.tobytes())
+        self._file.write(bytes(4 * (-numbers.size % LINE)))
+        place = self._place
+        self._place += numbers.size + -numbers.size % LINE
+        return place
+
+
 def write_plan(trunk: Trunk, lanes: int, plan: Path, weights: Path) -> Plan:
     """Lay a trunk's weights out and write both files. Raises EngineError where a map has a size it cannot have."""
-    steps, place = [], 0
     with weights.open("wb") as file:
-        for convolution in trunk.steps:
-            step, arrays = _laid_out(convolution, trunk, lanes, place)
-            for array in arrays:
-                file.write(np.ascontiguousarray(array, np.float32).tobytes())
-                file.write(bytes(4 * (-array.size % LINE)))
-                place += array.size + -array.size % LINE
-            steps.append(step)
+        written = WeightsFile(file)
+        steps = tuple(_laid_out(convolution, trunk, lanes, written) for convolution in trunk.steps)
     classes = next(one for one in trunk.steps if one.result == trunk.logits).weights.shape[0]
     made = Plan(
-        trunk.input, trunk.channels, trunk.height, trunk.width, lanes, tuple(steps), trunk.logits, classes, trunk.output
+        trunk.input, trunk.channels, trunk.height, trunk.width, lanes, steps, trunk.logits, classes, trunk.output
     )
     plan.write_text(json.dumps({"version": VERSION, **asdict(made)}, indent=1) + "\n")
     return made
@@ -143,11 +153,9 @@ def _step(value: Mapping[str, Any]) -> Step:
     return Step(**{**value, "step": tuple(value["step"]), "tile": None if tile is None else tuple(tile)})
 
 
-def _laid_out(
-    convolution: Convolution, trunk: Trunk, lanes: int, place: int
-) -> tuple[Step, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """A convolution's step, and its weights `[points,panels,into,width of a panel]` and bias `[out]`, with the channels
-    that fill up vectors, as they follow `place` in the file. Raises EngineError for maps that its taps do not part."""
+def _laid_out(convolution: Convolution, trunk: Trunk, lanes: int, written: WeightsFile) -> Step:
+    """A convolution's step. Its weights `[points,panels,into,width of a panel]` and bias `[out]` are written, with the
+    channels that fill up vectors. Raises EngineError for maps that its taps do not part."""
     out, into, taps, _ = convolution.weights.shape
     whole_out, whole_into = (-(-channels // lanes) * lanes for channels in (out, into))
     weights = np.zeros((whole_out, whole_into, taps, taps), np.float32)
@@ -164,8 +172,7 @@ def _laid_out(
         at_points = weights.reshape(1, whole_out, whole_into).astype(np.float64)
     width = vectors_at_once(lanes, whole_out) * lanes
     panels = at_points.reshape(-1, whole_out // width, width, whole_into).transpose(0, 1, 3, 2)
-    numbers = panels.astype(np.float32)
-    step = Step(
+    return Step(
         convolution.source,
         convolution.result,
         convolution.added,
@@ -174,10 +181,9 @@ def _laid_out(
         tile,
         whole_into,
         whole_out,
-        place,
-        place + numbers.size + -numbers.size % LINE,
+        written.add(panels),
+        written.add(bias),
     )
-    return step, (numbers, bias)
 
 
 def _tile(height: int, width: int) -> Tile:

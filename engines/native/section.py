@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.native.jit import Kernels
-from engines.native.kernels import LINE, Tile, vectors_at_once
+from engines.native.kernels import Tile, vectors_at_once
+from engines.native.memory import aligned, points_apart, rooms_for
 from engines.native.plan import Plan, Step
+from engines.native.tiles import tables
 from engines.native.trunk import Pair
 
-__all__ = ["LABELS", "Call", "Section", "Shared", "aligned"]
+__all__ = ["LABELS", "Call", "Section", "Shared"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.int32]
@@ -128,7 +130,9 @@ class Section:
             sizes = step.out, pixels, step.into, panels
             return partial(function, source, step.into, weights, result, *sizes, bias, low, *added)
         if (step.step, step.tile) not in self._tables:
-            self._tables[step.step, step.tile] = _tables(self.size, step.step, step.tile)
+            self._tables[step.step, step.tile] = tables(
+                self.size, step.step, step.tile, pixels + _ZERO, pixels + _WASTE
+            )
         reads, writes = self._tables[step.step, step.tile]
         return partial(
             function,
@@ -144,22 +148,15 @@ class Section:
             bias,
             shared.zeros.ctypes.data,
             shared.before.ctypes.data,
-            _apart(step.into),
+            points_apart(BLOCK, step.into),
             shared.behind.ctypes.data,
-            _apart(step.out),
+            points_apart(BLOCK, step.out),
             pixels,
             result,
             step.out,
             low,
             *added,
         )
-
-
-def aligned(count: int) -> Floats:
-    """Numbers that begin on a line of the cache."""
-    room = np.empty(count + LINE, np.float32)
-    start = -room.ctypes.data // 4 % LINE
-    return room[start : start + count]
 
 
 def _parted(steps: Sequence[Step], size: Pair) -> tuple[Sequence[Step], Pair, list[Step]]:
@@ -192,49 +189,13 @@ def _maps(steps: Sequence[Step], given: dict[str, int], last: dict[str, int], pi
                 last[name] = max(index, last.get(name, 0))
     values = [(-1, name, channels) for name, channels in given.items()]
     values += [(index, step.result, step.out) for index, step in enumerate(steps)]
-    rooms: list[int] = []
-    free_from: list[int] = []
-    placed: dict[str, tuple[int, int]] = {}
-    for made, name, channels in values:
-        free = [room for room, index in enumerate(free_from) if index < made]
-        if free:
-            room = min(free, key=lambda one: (max(0, channels - rooms[one]), rooms[one]))
-        else:
-            room = len(rooms)
-            rooms.append(0)
-            free_from.append(0)
-        rooms[room] = max(rooms[room], channels)
-        free_from[room] = last.get(name, made)
-        placed[name] = room, channels
+    rooms, placed = rooms_for((made, last.get(name, made), channels) for made, name, channels in values)
     memory = [aligned(pixels * channels) for channels in rooms]
-    return {name: memory[room][: pixels * count].reshape(pixels, count) for name, (room, count) in placed.items()}
-
-
-def _tables(size: Pair, step: Pair, tile: Tile) -> tuple[Pixels, Pixels]:
-    """Which pixels of a map each tile reads [tiles,points] and writes [tiles,outputs], int32; tiles have pixels `step`
-    apart, and go through one split batch after the other."""
-    (height, width), (rows, columns) = size, step
-    small = height // rows, width // columns
-    batches = np.arange(rows), np.arange(columns)
-    firsts = [np.arange(-(-length // side)) * side for length, side in zip(small, tile, strict=True)]
-    row, column, top, left = (axis.reshape(-1, 1, 1) for axis in np.meshgrid(*batches, *firsts, indexing="ij"))
-
-    def pixels(margin: int, outside: int) -> Pixels:
-        y, x = (np.arange(-margin, side + margin) for side in tile)
-        down, across = np.broadcast_arrays(top + y[None, :, None], left + x[None, None, :])
-        inside = (down >= 0) & (down < small[0]) & (across >= 0) & (across < small[1])
-        numbers = (down * rows + row) * width + across * columns + column
-        table = np.where(inside, numbers, height * width + outside)
-        return np.ascontiguousarray(table.reshape(len(table), -1), np.int32)
-
-    return pixels(1, _ZERO), pixels(0, _WASTE)
-
-
-def _apart(channels: int) -> int:
-    """Numbers from one point's to the next. A line more than they are, or all points would lie in the same few places
-    of the cache."""
-    return BLOCK * channels + LINE
+    return {
+        name: memory[room][: pixels * count].reshape(pixels, count)
+        for (_, name, count), room in zip(values, placed, strict=True)
+    }
 
 
 def _points_size(step: Step, channels: str) -> int:
-    return step.points * _apart(getattr(step, channels))
+    return step.points * points_apart(BLOCK, getattr(step, channels))

@@ -1,5 +1,6 @@
 """Natively compiled networks against PyTorch in float64: steps of all kinds, joined values, threads."""
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import engines.native.whole.binding
 import engines.native.whole.convolutions
 from engines.native.jit import lanes_here
 from engines.native.whole import cost
-from engines.native.whole.network import Network
+from engines.native.whole.network import Convolution, Network
 from engines.native.whole.plan import NetworkPlan
 from splitmerge.errors import EngineError
 
@@ -197,6 +198,13 @@ def test_values_that_cannot_lie_as_they_would_have_to(tmp_path: Path) -> None:
         network_engine(made.network, tmp_path)
 
 
+def convolution_of(made: MadeNetwork) -> Convolution:
+    """The first step, to be altered."""
+    step = made.steps[0]
+    assert isinstance(step, Convolution)
+    return step
+
+
 def residual(size: tuple[int, int] = (24, 40)) -> tuple[Network, MadeNetwork]:
     """A small encoder and decoder."""
     made = MadeNetwork(size, seed=3)
@@ -305,14 +313,14 @@ def test_steps_are_timed(tmp_path: Path) -> None:
 def test_labels_are_the_first_of_equals_in_any_vector(tmp_path: Path) -> None:
     made = MadeNetwork((5, 6))
     made.convolve(40, (1, 1), relu=False)
-    step = made.steps[0]
-    step.weights[:] = 0  # type: ignore[union-attr]
+    step = convolution_of(made)
+    step.weights[:] = 0
     for equal in ([3, 4], [17, 2], [39, 38], [0, 39], [33]):
-        step.bias[:] = -1  # type: ignore[union-attr]
-        step.bias[equal] = 2  # type: ignore[union-attr]
+        step.bias[:] = -1
+        step.bias[equal] = 2
         labels = labels_of(network_engine(made.network, tmp_path).create_context(), made.frames())
         assert (labels == min(equal)).all()
-    step.bias[:] = np.nan  # type: ignore[union-attr]
+    step.bias[:] = np.nan
     assert (labels_of(network_engine(made.network, tmp_path).create_context(), made.frames()) == 0).all()
 
 
@@ -322,20 +330,17 @@ def test_nan_does_not_vanish(tmp_path: Path) -> None:
     made.convolve(16, (1, 1))
     made.largest((2, 2), (2, 2))
     made.convolve(3, (1, 1), relu=False)
-    first = made.steps[0]
-    first.weights[:] = 0  # type: ignore[union-attr]
-    first.weights[5, 1] = 1e38  # type: ignore[union-attr]
-    network = made.network
+    first = convolution_of(made)
+    first.weights[:] = 0
+    first.weights[5, :2, 0, 0] = 1, -1
+    mean, factors = np.array([[120, 110, 100], [3e38, 3e38, 1]], np.float32)
+    network = dataclasses.replace(made.network, mean=mean, factors=factors)
+    frame = np.broadcast_to(mean.astype(np.uint8), (1, 6, 6, 3)).copy()
+    frame[0, 2, 3] = 220, 210, 100  # infinite, less infinite
     context = network_engine(network, tmp_path).create_context()
-    frame = made.frames()
-    context.bound.frame[:] = frame[0]
-    network.factors[1] = np.inf
-    context = network_engine(network, tmp_path).create_context()
-    frame[0, :, :, 1] = 110  # (110 - 110) * inf is NaN
-    frame[0, 2:, :, 1] = 50
     labels_of(context, frame)
     found = np.isnan(values_of(context, network, [network.logits])[network.logits])
-    assert found[:, 0].all()
+    assert found[:, 1, 1].all() and found.sum() == 3
 
 
 @pytest.mark.parametrize("shape", [(1, 24, 40), (1, 40, 24, 3), (1, 24, 40, 4)])

@@ -92,4 +92,5 @@ class Binding:
 
 
 def low(step: PlannedStep) -> float:
+    """The least that a step's results may be."""
     return 0.0 if step.relu else NO_LOW

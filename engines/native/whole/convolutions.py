@@ -5,16 +5,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from engines.native.jit import Kernel
-from engines.native.kernels import LINE, vectors_at_once
+from engines.native.kernels import vectors_at_once
+from engines.native.memory import points_apart
 from engines.native.section import BLOCK
+from engines.native.tiles import tables
 from engines.native.whole.binding import NO_LOW, ROWS, Binding, WholeKernel, low
 from engines.native.whole.plan import NetworkPlan, PlannedStep
 from engines.native.whole.program import Record
 from engines.native.whole.runs import groups
-from engines.native.whole.tiles import tables
 
 __all__ = ["direct", "points_before", "points_behind", "tiled"]
 
+_OUTSIDE = -1
+"""The pixel before a map's first, which is zero (`maps`)."""
 _PANEL_BYTES = 400_000
 """Weights of a panel that are multiplied in one go: they should stay in the second-level cache, 1 MiB here."""
 _LEFT_BYTES = 400_000
@@ -67,9 +70,11 @@ def direct(bound: Binding, step: PlannedStep) -> list[list[Record]]:
 
 
 def tiled(bound: Binding, step: PlannedStep) -> list[Record]:
+    """Minimal filtering, some of the tiles at a time."""
     assert step.tile is not None
     plan, source, result = bound.plan, bound.size(step.source), bound.size(step.result)
-    reads, writes = tables((source.height, source.width), step.rate, step.tile)
+    pixels = result.height * result.width
+    reads, writes = tables((source.height, source.width), step.rate, step.tile, _OUTSIDE, pixels)
     points, outputs = reads.shape[1], writes.shape[1]
     vectors = vectors_at_once(plan.lanes, step.result.channels)
     kernel = Kernel(step.tile, vectors, step.added is not None)
@@ -90,10 +95,10 @@ def tiled(bound: Binding, step: PlannedStep) -> list[Record]:
                 bound.weights_at(step.more),
                 bound.zeros.ctypes.data,
                 0,
-                _apart(step.source.channels),
+                points_apart(BLOCK, step.source.channels),
                 4 * points_before(plan),
-                _apart(step.result.channels),
-                result.height * result.width,
+                points_apart(BLOCK, step.result.channels),
+                pixels,
                 bound.address(step.result),
                 result.channels,
                 low(step),
@@ -106,21 +111,16 @@ def tiled(bound: Binding, step: PlannedStep) -> list[Record]:
 
 def points_before(plan: NetworkPlan) -> int:
     """Numbers that a block of tiles' points take before the products."""
-    return max((_points(step) * _apart(step.source.channels) for step in plan.steps), default=0)
+    return max((_points(step) * points_apart(BLOCK, step.source.channels) for step in plan.steps), default=0)
 
 
 def points_behind(plan: NetworkPlan) -> int:
     """The same behind the products."""
-    return max((_points(step) * _apart(step.result.channels) for step in plan.steps), default=0)
+    return max((_points(step) * points_apart(BLOCK, step.result.channels) for step in plan.steps), default=0)
 
 
 def _points(step: PlannedStep) -> int:
     return (step.tile[0] + 2) * (step.tile[1] + 2) if step.tile else 0
-
-
-def _apart(channels: int) -> int:
-    """Numbers from one point's to the next: a line more than they are (`engines.native.section`)."""
-    return BLOCK * channels + LINE
 
 
 def _blocks(start: int, stop: int, row_bytes: int) -> Iterator[tuple[int, int]]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.host import HostBuffer, HostDevice, host_array
+from engines.host import HostBuffer, HostContext, HostEngine, host_array
 from engines.interface import Buffer
 from engines.native import building
 from engines.native.building import held_against_onnxruntime, mapped_weights
@@ -18,7 +17,7 @@ from splitmerge.package import TensorInfo
 __all__ = ["NetworkContext", "NetworkEngine", "check_network"]
 
 
-class NetworkContext:
+class NetworkContext(HostContext):
     """Maps and threads for one frame at a time. Every call returns when its work is done."""
 
     def __init__(self, plan: NetworkPlan, weights: NDArray[np.float32], threads: int) -> None:
@@ -30,12 +29,6 @@ class NetworkContext:
         """What is called, for profiles."""
         assert self._bound is not None, "it was closed"
         return self._bound
-
-    def prepare(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        self.enqueue(feeds, outputs)
-
-    def write(self, buffer: Buffer, array: NDArray[Any]) -> None:
-        np.copyto(host_array(buffer), array)
 
     def enqueue(self, feeds: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         bound = self.bound
@@ -50,19 +43,13 @@ class NetworkContext:
             bound.run()
             result[:] = bound.labels
 
-    def read(self, buffer: Buffer) -> NDArray[Any]:
-        return host_array(buffer)
-
-    def synchronize(self) -> None:
-        pass
-
     def close(self) -> None:
         if self._bound is not None:
             self._bound.close()
         self._bound = None
 
 
-class NetworkEngine:
+class NetworkEngine(HostEngine):
     """A plan and its weights, whose contexts have `threads` threads each.
 
     Raises EngineError where one of them cannot be read, or they do not belong together.
@@ -71,7 +58,7 @@ class NetworkEngine:
     def __init__(self, plan: bytes, weights: Path, threads: int) -> None:
         self._weights = mapped_weights(weights, "network")
         self._plan, self._threads = read_network_plan(plan, len(self._weights)), threads
-        self.device = HostDevice()
+        super().__init__()
         size = self._plan.height, self._plan.width
         channels = self._plan.maps[self._plan.first.map].channels
         self.inputs = (TensorInfo(self._plan.input, "uint8", (None, *size, channels)),)
@@ -82,19 +69,8 @@ class NetworkEngine:
         """What is computed."""
         return self._plan
 
-    @property
-    def context_bytes(self) -> int | None:
-        return None
-
-    @property
-    def batches(self) -> tuple[int, int] | None:
-        return None
-
     def create_context(self) -> NetworkContext:
         return NetworkContext(self._plan, self._weights, self._threads)
-
-    def close(self) -> None:
-        pass
 
 
 def check_network(path: Path, engine: NetworkEngine) -> str:

@@ -1,7 +1,7 @@
 """Memory for a network's maps, which share it where one is read for the last time before the other is made."""
 
 from engines.native.kernels import LINE
-from engines.native.section import aligned
+from engines.native.memory import aligned, rooms_for
 from engines.native.whole.network import Floats
 from engines.native.whole.plan import NetworkPlan
 
@@ -15,20 +15,9 @@ def maps_of(plan: NetworkPlan) -> list[Floats]:
     zeros = max(one.channels for one in plan.maps)
     zeros += -zeros % LINE
     needed = [(one.height * one.width + 1) * one.channels for one in plan.maps]
-    rooms: list[int] = []
-    busy_until: list[int] = []
-    placed: dict[int, int] = {}
-    for number, (begin, end) in sorted(spans.items(), key=lambda item: item[1][0]):
-        free = [room for room, last in enumerate(busy_until) if last < begin]
-        if free:
-            room = min(free, key=lambda one: (max(0, needed[number] - rooms[one]), rooms[one]))
-        else:
-            room = len(rooms)
-            rooms.append(0)
-            busy_until.append(0)
-        rooms[room] = max(rooms[room], needed[number])
-        busy_until[room] = end
-        placed[number] = room
+    in_order = sorted(spans, key=lambda number: spans[number][0])
+    rooms, of_each = rooms_for((*spans[number], needed[number]) for number in in_order)
+    placed = dict(zip(in_order, of_each, strict=True))
     memory = [aligned(zeros + size) for size in rooms]
     for one in memory:
         one[:] = 0

@@ -37,6 +37,7 @@ def read_frames(bound: Binding) -> list[Record]:
 
 
 def scaled(bound: Binding, step: PlannedStep) -> list[Record]:
+    """Each channel times a factor, and an offset."""
     source, result = bound.size(step.source), bound.size(step.result)
     factors, offsets = bound.weights_at(step.weights), bound.weights_at(step.more)
     return [
@@ -94,6 +95,7 @@ def gathered(bound: Binding, step: PlannedStep) -> list[Record]:
 
 
 def labelled(bound: Binding) -> list[Record]:
+    """Labels from what lies between the logits' pixels, some rows at a time."""
     plan, view, logits = bound.plan, bound.plan.logits, bound.size(bound.plan.logits)
     absent = np.zeros(view.channels, np.float32)
     absent[plan.classes :] = -np.inf

@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from engines.native.kernels import LINE, Tile, vectors_at_once
-from engines.native.plan import VERSION
+from engines.native.kernels import Tile, vectors_at_once
+from engines.native.plan import VERSION, WeightsFile
 from engines.native.trunk import Pair
 from engines.native.whole.cost import TILES, Windows, fastest_tile
 from engines.native.whole.layout import Layout, View, lay_out
@@ -69,22 +69,6 @@ class NetworkPlan:
     output: str
 
 
-class _Weights:
-    """The file of weights, while it is written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._place = file, 0
-
-    def add(self, array: Any) -> int:
-        """Where it lies."""
-        numbers = np.ascontiguousarray(array, np.float32)
-        self._file.write(numbers.tobytes())
-        self._file.write(bytes(4 * (-numbers.size % LINE)))
-        place = self._place
-        self._place += numbers.size + -numbers.size % LINE
-        return place
-
-
 def write_network_plan(network: Network, lanes: int, plan: Path, weights: Path) -> NetworkPlan:
     """Lay a network out and write both files. Raises EngineError where its values cannot lie as they would have to."""
     layout = lay_out(network, lanes)
@@ -98,7 +82,7 @@ def write_network_plan(network: Network, lanes: int, plan: Path, weights: Path) 
     if channels > _MOST_CLASSES:
         raise EngineError(f"its {channels} classes are more than labels of a byte can tell")
     with weights.open("wb") as file:
-        written = _Weights(file)
+        written = WeightsFile(file)
         mean = written.add(np.stack([network.mean, network.factors]))
         steps = tuple(_planned(one, layout, sizes, lanes, written, network.first) for one in layout.steps)
         down, across = written.add(network.down), written.add(network.across)
@@ -131,7 +115,7 @@ def _map_sizes(network: Network, layout: Layout) -> tuple[Size, ...]:
 
 
 def _planned(
-    step: Step, layout: Layout, sizes: tuple[Size, ...], lanes: int, written: _Weights, first: str
+    step: Step, layout: Layout, sizes: tuple[Size, ...], lanes: int, written: WeightsFile, first: str
 ) -> PlannedStep:
     source, result = layout.views[step.source], layout.views[step.result]
     added = layout.views[step.added] if step.added is not None else None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engines.native.code import INT, INT32, POINTER, Code
 from engines.native.jit import Kernels, Wanted
-from engines.native.section import aligned
+from engines.native.memory import aligned
 
 __all__ = ["Packed", "Program", "Record", "Runner"]
 
